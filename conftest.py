@@ -13,6 +13,7 @@ import sys
 import tempfile
 import traceback
 from pathlib import Path
+from textwrap import shorten
 from types import SimpleNamespace
 
 import pytest
@@ -144,7 +145,7 @@ def failure(exc, name, cell):
     line = full.stack[first].lineno if first < len(full.stack) else getattr(exc, 'lineno', None)
     if cell.source is not cell.whole: line = None                                   # a magic ran it, and counts lines its own way
     full.stack = traceback.StackSummary.from_list(full.stack[first:])
-    error = ' '.join(list(full.format_exception_only())[-1].split())
+    error = shorten(list(full.format_exception_only())[-1], 200)
     outputs = ''.join(''.join(o['text']) for o in cell.outputs if o['output_type'] == 'stream')
     return dict(line=line, error=error, trace=''.join(full.format()), outputs=outputs)
 
