@@ -227,6 +227,8 @@ def load_network(
     if isinstance(weights, (str, Path)) and weights != 'random':
         tensors, notes = read_weights(weights)
         known, source = recorded_options(weights, notes), str(weights)
+    elif not (weights is None or weights == 'random' or isinstance(weights, dict)):
+        raise ValueError(f"got weights of type {type(weights).__name__} for {name}; expected a path, a dict of tensors, 'random' or None")
     options = known | {k: v for k, v in options.items() if v is not None}
     facts = {k: options.pop(k) for k in ('mean', 'std') if k in options}
     with _apart(seed):
