@@ -34,7 +34,8 @@ def _per_stage(name, value, sizes):
     "One value for every stage, from a single one or a list"
     values = list(value) if isinstance(value, (list, tuple)) else [value]*len(sizes)
     if len(values) != len(sizes):
-        raise ValueError(f"{name} has {len(values)} values for {len(sizes)} stages {sizes}; expected one for all or one for each; complete the list")
+        raise ValueError(f"{name} has {len(values)} values for {len(sizes)} stages {sizes}; expected one for all or one for each; "
+                         "complete the list")
     return values
 
 # %% ../nbs/21_growing.ipynb #b92b9b59
@@ -49,8 +50,8 @@ def schedule(
     sizes = [2**i for i in range(4, resolutions.bit_length())] if whole else list(resolutions)
     doubling = bool(sizes) and sizes == [sizes[0]*2**i for i in range(len(sizes))] and sizes[0].bit_count() == 1
     if not doubling or sizes[0] < 4 or (whole and sizes[-1] != resolutions):
-        raise ValueError(f"the resolutions are {resolutions}; expected powers of two, each twice the one before, or the last one, 16 or more; "
-                         "give for example [16, 32, 64]")
+        raise ValueError(f"the resolutions are {resolutions}; expected powers of two, each twice the one before, "
+                         "or the last one, 16 or more; give for example [16, 32, 64]")
     table = [_per_stage(*setting, sizes) for setting in (('batches', batches), ('max_kimg', max_kimg), ('min_kimg', min_kimg))]
     return [Stage(r, b or paper_batch(r), hi, lo) for r, b, hi, lo in zip(sizes, *table)]
 
@@ -95,7 +96,8 @@ def update(self: Plateau,
 ) -> bool:                     # True: the stage is done
     "Take one evaluation; is the stage done?"
     if kimg < self.kimg:
-        raise ValueError(f"kimg went back from {self.kimg:g} to {kimg:g}; expected it to grow within a stage; use a new Plateau for a new stage")
+        raise ValueError(f"kimg went back from {self.kimg:g} to {kimg:g}; expected it to grow within a stage; "
+                         "use a new Plateau for a new stage")
     if fid is not None and not math.isfinite(fid):
         raise ValueError(f"FID is {fid} at {kimg:g} kimg; expected a finite number; the generator has diverged or the metric failed: "
                          "go back to the last good checkpoint")

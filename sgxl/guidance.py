@@ -27,19 +27,19 @@ class Guidance(nn.Module):
         self.network, self.weight, self.from_resolution = network, weight, from_resolution
         if not network.num_classes:
             raise ValueError(f"{network.name} has no classifier, so it cannot guide; expected weights with a head; name another network")
-        if class_index is None: class_index = range(network.num_classes if c_dim is None else c_dim)
-        self.register_buffer('class_index', torch.as_tensor(list(class_index)), persistent=False)    # (C,)
-        self._check(len(class_index) if c_dim is None else c_dim)
+        index = torch.arange(c_dim or network.num_classes) if class_index is None else torch.as_tensor(class_index)
+        self.register_buffer('class_index', index, persistent=False)                                 # (C,)
+        self._check(len(index) if c_dim is None else c_dim)
 
 # %% ../nbs/22_guidance.ipynb #639c73e3
 @patch
 def _check(self: Guidance, c_dim):
     index, outputs = self.class_index, self.network.num_classes
     if len(index) != c_dim:
-        raise ValueError(f"class_index has {len(index)} entries and the data {c_dim} classes; expected one entry for each class; complete it")
+        raise ValueError(f"class_index has {len(index)} entries and the data {c_dim} classes; expected one for each; complete it")
     if not 0 <= int(index.min()) <= int(index.max()) < outputs:
-        raise ValueError(f"the {c_dim} classes point to outputs {int(index.min())} to {int(index.max())} of a classifier that has 0 to {outputs - 1}; "
-                         "give class_index, or a classifier of these classes")
+        raise ValueError(f"the {c_dim} classes point to outputs {int(index.min())} to {int(index.max())} of a classifier that has "
+                         f"0 to {outputs - 1}; give class_index, or a classifier of these classes")
 
 # %% ../nbs/22_guidance.ipynb #75a0e71f
 @patch
@@ -58,6 +58,7 @@ def forward(self: Guidance,
     "Guidance loss of each image"
     if not self.active(x.shape[-1]): return x.new_zeros(len(x))
     if not 0 <= int(c.min()) <= int(c.max()) < len(self.class_index):
-        raise ValueError(f"classes {int(c.min())} to {int(c.max())} were requested; guidance knows 0 to {len(self.class_index) - 1}; give it a class_index for all")
+        raise ValueError(f"classes {int(c.min())} to {int(c.max())} were requested; guidance knows 0 to {len(self.class_index) - 1}; "
+                         "give it a class_index for all")
     logits = self.network.logits(x).float()                                         # (N, outputs)
     return self.weight*F.cross_entropy(logits, self.class_index[c], reduction='none')

@@ -71,8 +71,9 @@ class PathLength:
         mean: float = 0.,             # running mean of the lengths
     ):
         if every < 1 or not 0 < batch_fraction <= 1:
-            raise ValueError(f"every is {every} and batch_fraction {batch_fraction}; expected at least 1 and a share in (0, 1]; change them")
-        self.weight, self.decay, self.start, self.every, self.batch_fraction, self.mean = weight, decay, start, every, batch_fraction, mean
+            raise ValueError(f"every is {every} and batch_fraction {batch_fraction}; expected at least 1, and a share in (0, 1]; correct it")
+        self.weight, self.decay, self.start, self.every = weight, decay, start, every
+        self.batch_fraction, self.mean = batch_fraction, mean
 
 # %% ../nbs/23_losses.ipynb #089dfd57
 @patch
@@ -89,7 +90,8 @@ def update(self: PathLength,
 ):
     "Move the running mean; call once per application"
     if not math.isfinite(mean_length):
-        raise ValueError(f"the mean path length is {mean_length}; expected a finite number; the generator has diverged: go back to the last good checkpoint")
+        raise ValueError(f"the mean path length is {mean_length}; expected a finite number; the generator has diverged: "
+                         "go back to the last good checkpoint")
     self.mean += self.decay*(float(mean_length) - self.mean)
 
 # %% ../nbs/23_losses.ipynb #fcbe74c2
