@@ -71,7 +71,7 @@ class PathLength:
         mean: float = 0.,             # running mean of the lengths
     ):
         if every < 1 or not 0 < batch_fraction <= 1:
-            raise ValueError(f"every is {every} and batch_fraction {batch_fraction}; expected at least 1, and a share in (0, 1]; correct it")
+            raise ValueError(f"every is {every} and batch_fraction {batch_fraction}; expected 1 or more, and a share in (0, 1]; correct it")
         self.weight, self.decay, self.start, self.every = weight, decay, start, every
         self.batch_fraction, self.mean = batch_fraction, mean
 
