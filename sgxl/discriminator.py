@@ -91,8 +91,8 @@ def head_depth(
     side: int, # side of the map that the head sees, in pixels
     most: int, # the paper's depth for this level: 4, 3, 2, 1 from the finest
 ) -> int:      # number of stride-2 blocks
-    "Halve until the side is under 8, at most `most` times"
-    return max(0, min(most, int(side).bit_length() - 3))
+    "Halve while at least 7 pixels remain, at most `most` times"
+    return max(0, min(most, (int(side) // 7).bit_length() - 1))
 
 # %% ../nbs/12_discriminator.ipynb #fd911ea8
 def head_channels(
@@ -216,7 +216,17 @@ def _check(x, c, c_dim):
         raise ValueError(f'labels from {c.min()} to {c.max()} were given; expected 0 to {c_dim - 1}; '
                          'check the labels, or build the discriminator with a larger c_dim')
 
-# %% ../nbs/12_discriminator.ipynb #07a3918e
+# %% ../nbs/12_discriminator.ipynb #58be3b09
+@patch
+def judge(self: Discriminator,
+    maps: list,      # projected maps of `features`, one for each head
+    c: torch.Tensor, # (N,) int64 class labels
+) -> list:           # one tensor of logits (N, P) for each head
+    "Judge what `features` saw"
+    e = self.embedding[c]                                                     # (N, E)
+    return [head(m, e) for head, m in zip(self.heads, maps)]
+
+# %% ../nbs/12_discriminator.ipynb #b12baad1
 @patch
 def forward(self: Discriminator,
     x: torch.Tensor, # (N, 3, H, W) images in [-1, 1]
@@ -225,17 +235,16 @@ def forward(self: Discriminator,
 ) -> list:           # one tensor of logits (N, P) for each head
     "Judge images: high logits for real ones"
     _check(x, c, self.c_dim)
-    e = self.embedding[c]                                                     # (N, E)
-    return [head(m, e) for head, m in zip(self.heads, self.features(x, augment))]
+    return self.judge(self.features(x, augment), c)
 
-# %% ../nbs/12_discriminator.ipynb #58be3b09
+# %% ../nbs/12_discriminator.ipynb #ea0fa65e
 @patch
 def step_spectral_norm(self: Discriminator):
     "One power iteration in every convolution: call it once for each training step"
     for m in self.modules():
         if isinstance(m, SpectralConv): m.power_iteration()
 
-# %% ../nbs/12_discriminator.ipynb #6bfaab3a
+# %% ../nbs/12_discriminator.ipynb #9b11e837
 @patch
 def head_table(self: Discriminator) -> list: # rows (network, channels of the map, blocks, parameters), one for each head
     "What each head sees and how large it is"
