@@ -153,7 +153,9 @@ def read_labels(
         if table:
             table = dict(table)
             missing = [n for n in names if n not in table]
-            if missing: raise ValueError(f'dataset.json of {files.path} has no label for {missing[0]} and {len(missing) - 1} more; complete it or remove the images')
+            if missing:
+                raise ValueError(f'dataset.json of {files.path} has no label for {missing[0]} and {len(missing) - 1} more; '
+                                 'complete it or remove the images')
             return [str(i) for i in range(max(table.values()) + 1)], [table[n] for n in names]
     folders = [str(PurePosixPath(n[len(prefix):]).parent) for n in names]
     classes = sorted(set(folders))
@@ -173,7 +175,8 @@ def load_data(
     names, prefix = split_of(names, split)
     classes, labels = read_labels(files, names, prefix)
     if len(set(labels)) < 2:
-        raise ValueError(f'the images of {source} are of one class only; training is class-conditional: put the images of each class into a folder of its own')
+        raise ValueError(f'the images of {source} are of one class only; training is class-conditional: '
+                         'put the images of each class into a folder of its own')
     names_of, index = class_info(files, classes)
     return ImageData(lambda i: Image.open(io.BytesIO(files.read(names[i]))), labels, names_of, str(source), names, cache_gb, index)
 

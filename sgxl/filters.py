@@ -178,7 +178,8 @@ def _check_stack(resolution, rule, first_resolution, **layers):
     for name, value, least in ('first_resolution', first_resolution, 8), ('resolution', resolution, first_resolution):
         if value < least or value & (value - 1): raise ValueError(f"{name} is {value}; it has to be a power of two, {least} or more")
     for name, n in layers.items():
-        if n <= N_CRITICAL: raise ValueError(f"{name} is {n}; it has to be {N_CRITICAL + 1} or more, as {N_CRITICAL} are critically sampled")
+        if n <= N_CRITICAL:
+            raise ValueError(f"{name} is {n}; it has to be {N_CRITICAL + 1} or more, as {N_CRITICAL} are critically sampled")
 
 # %% ../nbs/01_filters.ipynb #8cb4e6e7
 def stage_specs(

@@ -109,7 +109,8 @@ class FourierInput(nn.Module):
     ):
         super().__init__()
         if not 0 < bandwidth < sampling_rate / 2:
-            raise ValueError(f"bandwidth is {bandwidth:g} at sampling rate {sampling_rate:g}; it has to lie between 0 and {sampling_rate / 2:g}")
+            raise ValueError(f"bandwidth is {bandwidth:g} at sampling rate {sampling_rate:g}; "
+                             f"it has to lie between 0 and {sampling_rate / 2:g}")
         self.size, self.sampling_rate, self.bandwidth = size, sampling_rate, bandwidth
         self.weight = nn.Parameter(torch.randn(channels, channels))
         self.affine = FullyConnected(w_dim, 4, weight_init=0, bias_init=[1, 0, 0, 0])
@@ -144,7 +145,8 @@ def damping(
 # %% ../nbs/00_fourier.ipynb #b2c3380c
 def _check_input(layer, w, size):
     n = layer.affine.weight.shape[1]
-    if w.ndim != 2 or w.shape[1] != n: raise ValueError(f"w has shape {tuple(w.shape)}; the input layer expects (N, {n}), one style code a row")
+    if w.ndim != 2 or w.shape[1] != n:
+        raise ValueError(f"w has shape {tuple(w.shape)}; the input layer expects (N, {n}), one style code a row")
     if size < 1: raise ValueError(f"size is {size}; give the number of samples along a side, 1 or more")
 
 # %% ../nbs/00_fourier.ipynb #1dd76e20
