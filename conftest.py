@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent
 
 def pytest_addoption(parser):
     parser.addoption('--nb-flags', default='', help='run the cells of these flags too, of those that tst_flags in settings.ini leaves out')
-    parser.addoption('--nb-timeout', type=float, default=600, help='seconds a notebook may take')
+    parser.addoption('--nb-timeout', type=float, default=1800, help='seconds a notebook may take')
 
 
 def pytest_collect_file(file_path, parent):

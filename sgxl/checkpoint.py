@@ -61,7 +61,8 @@ def read_notes(
     if not path.exists(): raise FileNotFoundError(f'{path} was given as model; there is no such file: check the path')
     try:
         with safe_open(path, 'pt') as f: meta = f.metadata() or {}
-    except (SafetensorError, OSError) as e: raise ValueError(f'{path} is not a readable safetensors file ({e}); it may be damaged: fetch or train it again') from e
+    except (SafetensorError, OSError) as e:
+        raise ValueError(f'{path} is not a readable safetensors file ({e}); it may be damaged: fetch or train it again') from e
     if meta.get('format') != FORMAT:
         raise ValueError(f'{path} has format {meta.get("format")}; expected {FORMAT}, a generator written by save_generator')
     return json.loads(meta['config']), json.loads(meta['notes'])
@@ -74,10 +75,12 @@ def load_generator(
     "The generator, in evaluation mode; its notes are in `G.notes`"
     config, notes = read_notes(path)
     try: G = Generator(**config)
-    except TypeError as e: raise ValueError(f'{path} has a configuration this version does not know ({e}); use the version that wrote it') from e
+    except TypeError as e:
+        raise ValueError(f'{path} has a configuration this version does not know ({e}); use the version that wrote it') from e
     state = load_file(path)
     wrong = sorted(set(state) ^ set(G.state_dict())) or [k for k, v in G.state_dict().items() if v.shape != state[k].shape]
-    if wrong: raise ValueError(f'{path} does not fit its own configuration at {wrong[0]} and {len(wrong) - 1} more places; the file is damaged')
+    if wrong:
+        raise ValueError(f'{path} does not fit its own configuration at {wrong[0]} and {len(wrong) - 1} more places; the file is damaged')
     G.load_state_dict(state)
     G.notes = notes
     return G.to(device).eval()
@@ -149,4 +152,6 @@ def load_run(
             tensors = {p.stem: load_file(p) for p in sorted(c.glob('*.safetensors'))}
             return tensors, json.loads((c / 'state.json').read_text())
         report(f'checkpoint {c.name} is damaged ({wrong}); trying the one before')
-    if found: raise ValueError(f'all {len(found)} checkpoints in {folder} are damaged; nothing was deleted: restore one, or start anew with another --out')
+    if found:
+        raise ValueError(f'all {len(found)} checkpoints in {folder} are damaged; nothing was deleted: '
+                         'restore one, or start anew with another --out')

@@ -12,11 +12,16 @@ from fastcore.basics import patch
 from .commands import rng
 from .data import ImageData, draw_labels
 from .features import FeatureNetwork
+from .step import Ranks
 
 # %% ../nbs/32_metrics.ipynb #7b8b3272
 class Moments:
     "Running mean and covariance of feature vectors, float64"
-    def __init__(self): self.n, self.origin = 0, None
+    def __init__(self,
+        origin: torch.Tensor | None = None, # about which the sums are taken, (D,); default: the first batch's mean
+    ):
+        self.n, self.origin = 0, origin
+        if origin is not None: self.sum, self.outer = torch.zeros_like(origin), origin.new_zeros(len(origin), len(origin))
 
     def update(self,
         features: torch.Tensor, # feature vectors, (N, D)
@@ -40,7 +45,20 @@ def cov(self: Moments):
     m = self.sum / self.n
     return (self.outer - self.n * torch.outer(m, m)) / (self.n - 1)
 
-# %% ../nbs/32_metrics.ipynb #da06e50c
+# %% ../nbs/32_metrics.ipynb #655b7ac8
+@patch
+def add(self: Moments,
+    ranks, # processes that have seen other images; sums about the same origin
+):
+    "Add up what all ranks saw; returns self"
+    if ranks.world == 1: return self
+    device = 'cuda' if torch.distributed.get_backend() == 'nccl' else 'cpu'
+    flat = torch.cat([self.sum.new_tensor([self.n]), self.sum, self.outer.flatten()]).to(device)
+    n, self.sum, outer = ranks.sum(flat).cpu().split([1, len(self.sum), self.outer.numel()])
+    self.n, self.outer = int(n), outer.view_as(self.outer)
+    return self
+
+# %% ../nbs/32_metrics.ipynb #e7cfc0e4
 def _root(a):
     "Symmetric square root of a positive semi-definite matrix"
     v, u = torch.linalg.eigh(a)
@@ -57,7 +75,7 @@ def frechet(
     cross = torch.linalg.eigvalsh(root @ b.cov @ root).clamp(min=0).sqrt().sum()
     return max(((a.mean - b.mean).square().sum() + a.cov.trace() + b.cov.trace() - 2 * cross).item(), 0.)
 
-# %% ../nbs/32_metrics.ipynb #3b0e2f03
+# %% ../nbs/32_metrics.ipynb #ddb51ccd
 @torch.no_grad()
 def real_moments(
     net: FeatureNetwork, # whose features
@@ -72,7 +90,7 @@ def real_moments(
     for i in indices.split(batch): m.update(net.pooled(data.batch(i, resolution)[0].to(device) / 127.5 - 1))
     return m
 
-# %% ../nbs/32_metrics.ipynb #ce77ca5d
+# %% ../nbs/32_metrics.ipynb #136e7cd6
 def to_uint8(
     images: torch.Tensor, # in [-1, 1], (N, 3, H, W)
 ):
@@ -87,17 +105,19 @@ def fake_moments(
     num: int = 50_000,     # how many images
     batch: int = 50,       # images at a time
     seed: int = 0,         # of noise and classes
+    ranks: Ranks | None = None, # processes that share the work; default: this one alone
+    origin: torch.Tensor | None = None, # of the moments, (D,); needed with several ranks
     truncation_psi: float = 1., # 1: no truncation
 ):
     "Moments of the pooled features of generated images"
     if num < 2: raise ValueError(f'{num} images were asked for; a covariance needs at least 2')
-    g, m = rng(seed, 'metric'), Moments()
+    g, m, ranks = rng(seed, 'metric'), Moments(origin), ranks or Ranks()
     z, c, device = torch.randn(num, G.z_dim, generator=g), draw_labels(data, num, g), next(G.parameters()).device
-    for zb, cb in zip(z.split(batch), c.split(batch), strict=True):
+    for zb, cb in list(zip(z.split(batch), c.split(batch), strict=True))[ranks.rank::ranks.world]:
         m.update(net.pooled(to_uint8(G(zb.to(device), cb.to(device), truncation_psi)) / 127.5 - 1))
-    return m
+    return m.add(ranks)
 
-# %% ../nbs/32_metrics.ipynb #136e7cd6
+# %% ../nbs/32_metrics.ipynb #66bb3052
 def fid(
     G,                   # the generator
     net: FeatureNetwork, # whose features
@@ -107,4 +127,4 @@ def fid(
 ):
     "Fréchet distance between generated and real images at the generator's resolution"
     real = real_moments(net, data, G.resolution) if real is None else real
-    return frechet(real, fake_moments(net, G, data, **kwargs))
+    return frechet(real, fake_moments(net, G, data, origin=real.mean, **kwargs))

@@ -32,7 +32,7 @@ class TrainConfig:
     batch: str = ''              # images per step over all ranks: one number or one for each stage; empty: the paper's 2048/256/128
     micro: int = 0               # images a rank handles at once; 0: its whole share of the batch
     bn_group: int = 8            # samples that share batch statistics in the discriminators
-    features: str = 'own'        # feature networks F1,F2: timm names, NAME=WEIGHTS, or 'own': small ones trained on the data first; 'random': those, untrained
+    features: str = 'own'        # feature networks F1,F2: timm names, NAME=WEIGHTS, 'own' (small, first trained on the data) or 'random' (untrained)
     classifier: str = ''         # network that guides: timm name, NAME=WEIGHTS, or 'own'
     embedding: str = 'pretrained' # class embeddings: 'pretrained' (class means of F1's features) or 'random'
     z_dim: int = 64              # width of the noise
@@ -62,16 +62,18 @@ class TrainConfig:
     keep: int = 2                # checkpoints to keep
     precision: str = 'auto'      # of the generator's maps in training: 'fp32', 'bf16', or 'auto': bf16 where the processor computes in it
     device: str = ''             # 'cpu', 'cuda' or 'cuda:1'; empty: a GPU where there is one
+    processes: int = 0           # on a CPU: processes that share the batch; 0: one for each core, as far as the batch divides
     dry_run: bool = False        # print the stages and what they cost, and stop
 
 # %% ../nbs/25_presets.ipynb #ab79fa50
 PRESETS = dict(
-    digits   = dict(stages='16,32', kimg='12,7', batch='16', w_dim=128, channel_max=32, ccm='32,32,32,32', head_width=32,
-                    g_lr='1500:0.01,4000:0.0015', d_lr='0.004', augment='', blur_sigma=1., blur_kimg=.3, path_kimg=8., path_weight=2.,
-                    guidance=1., guidance_from=32, classifier='own', ema_kimg=5., ema_rampup=.1, tick=2., fid_images=500,
-                    bn_group=16, patience=4),
+    digits   = dict(stages='16,32', kimg='8,5', batch='16', w_dim=128, channel_max=32, ccm='32,32,32,32', head_width=32,
+                    g_lr='1500:0.005,4000:0.0015', d_lr='0.006', augment='', blur_sigma=1., blur_kimg=.3, path_kimg=6., path_weight=2.,
+                    guidance=1., guidance_from=32, classifier='own', ema_kimg=5., tick=2., fid_images=500,
+                    bn_group=4, patience=4),
     tiny     = dict(stages='16,32,64', kimg='2000,1000,1000', batch='64', channel_base=16384, channel_max=256, tick=50., fid_images=10_000,
-                    features='tf_efficientnet_lite0,deit_base_distilled_patch16_224', classifier='deit_small_distilled_patch16_224', data=''),
+                    features='tf_efficientnet_lite0,deit_base_distilled_patch16_224',
+                     classifier='deit_small_distilled_patch16_224', data=''),
     imagenet = dict(stages='16,32,64,128,256,512,1024', features='tf_efficientnet_lite0,deit_base_distilled_patch16_224',
                     classifier='deit_small_distilled_patch16_224', data=''),
 )
@@ -132,15 +134,18 @@ def schedule(self: TrainConfig, _schedule=schedule) -> list[Stage]:
 # %% ../nbs/25_presets.ipynb #0c539bd2
 CHOICES = dict(rule=('paper', 'released'), loss=KINDS, csm=('residual', 'conv1x1'), embedding=('pretrained', 'random'),
                precision=('auto', 'fp32', 'bf16'))
-POSITIVE = ('patience', 'bn_group', 'z_dim', 'w_dim', 'channel_base', 'channel_max', 'head_width', 'tick', 'keep', 'mapping_lr', 'magnitude_kimg')
-NOT_NEGATIVE = ('min_kimg', 'tolerance', 'micro', 'blur_sigma', 'blur_kimg', 'path_weight', 'path_kimg', 'guidance', 'ema_kimg', 'ema_rampup')
+POSITIVE = ('patience', 'bn_group', 'z_dim', 'w_dim', 'channel_base', 'channel_max', 'head_width',
+            'tick', 'keep', 'mapping_lr', 'magnitude_kimg')
+NOT_NEGATIVE = ('min_kimg', 'tolerance', 'micro', 'processes', 'blur_sigma', 'blur_kimg', 'path_weight', 'path_kimg',
+                'guidance', 'ema_kimg', 'ema_rampup')
 
 @patch
 def check(self: TrainConfig):
     "Returns itself, or raises a `ValueError` that names the setting, what it is and what was expected"
     for name in POSITIVE + NOT_NEGATIVE:
         value, low = getattr(self, name), name in POSITIVE
-        if value < 0 or (low and value == 0): raise ValueError(f'--{name.replace("_", "-")} is {value:g}; expected a number {"above 0" if low else "of 0 or more"}')
+        if value < 0 or (low and value == 0):
+            raise ValueError(f'--{name.replace("_", "-")} is {value:g}; expected a number {"above 0" if low else "of 0 or more"}')
     for name, allowed in CHOICES.items():
         if getattr(self, name) not in allowed: raise ValueError(f'--{name} is {getattr(self, name)}; expected one of {", ".join(allowed)}')
     if self.fid_images < 2: raise ValueError(f'--fid-images is {self.fid_images}; expected at least 2')
@@ -149,7 +154,7 @@ def check(self: TrainConfig):
     return self
 
 # %% ../nbs/25_presets.ipynb #bb52e784
-FREE = ('out', 'device', 'micro', 'keep', 'dry_run')
+FREE = ('out', 'device', 'micro', 'keep', 'processes', 'dry_run')
 
 @patch
 def save(self: TrainConfig,

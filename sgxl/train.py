@@ -4,12 +4,17 @@
 
 # %% auto #0
 __all__ = ['OWN', 'start_ranks', 'maps_dtype', 'own_network', 'judges', 'outputs', 'Run', 'flatten_adam', 'restore_adam', 'stack',
-           'sheet', 'draw_curves', 'describe', 'train', 'refuse_changes', 'check_split', 'main']
+           'sheet', 'draw_curves', 'describe', 'train', 'go', 'processes', 'die_with_parent', 'join', 'fellow',
+           'fellows', 'refuse_changes', 'splits', 'check_split', 'main']
 
 # %% ../nbs/33_train.ipynb #11cee9ff
+import ctypes
 import json
 import os
 import shutil
+import signal
+import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +60,7 @@ def start_ranks(
     else: torch.cuda.set_device(device)
     return Ranks(), torch.device(device)
 
-# %% ../nbs/33_train.ipynb #b419c165
+# %% ../nbs/33_train.ipynb #1691e845
 def maps_dtype(
     precision: str,       # 'fp32', 'bf16' or 'auto'
     device: torch.device, # where the run computes
@@ -65,7 +70,7 @@ def maps_dtype(
     able = torch.cuda.is_bf16_supported() if device.type == 'cuda' else torch.cpu._is_avx512_bf16_supported()
     return torch.bfloat16 if able else torch.float32
 
-# %% ../nbs/33_train.ipynb #e43ba6e3
+# %% ../nbs/33_train.ipynb #8ce80343
 def own_network(
     name: str,       # 'sgxl_cnn' or 'sgxl_vit'
     data: ImageData, # what to train on
@@ -85,7 +90,7 @@ def own_network(
     ranks.wait()
     return FeatureNetwork(name, path)
 
-# %% ../nbs/33_train.ipynb #c55b3b21
+# %% ../nbs/33_train.ipynb #6293901d
 OWN = ('sgxl_cnn', 'sgxl_vit')
 
 def judges(
@@ -107,7 +112,7 @@ def judges(
     if named is None: named, index = own_network(OWN[0], data, folder, ranks, report), None
     return networks, Guidance(named, cfg.guidance, cfg.guidance_from, index, data.num_classes)
 
-# %% ../nbs/33_train.ipynb #6293901d
+# %% ../nbs/33_train.ipynb #d25fefaa
 def outputs(
     net: FeatureNetwork, # a classifier
     data: ImageData,     # the training images
@@ -118,7 +123,7 @@ def outputs(
     raise ValueError(f'{net.name} tells {net.num_classes} classes apart and the data has {data.num_classes}; use --classifier own, '
                      'or put a classes.json with the ImageNet index of each class beside the images')
 
-# %% ../nbs/33_train.ipynb #07149af7
+# %% ../nbs/33_train.ipynb #556ceef6
 class Run:
     "A training run: what it is, and where it is"
     def __init__(self,
@@ -141,7 +146,7 @@ class Run:
     @property
     def stage(self): "The present stage"; return self.growth.stage
 
-# %% ../nbs/33_train.ipynb #aa9056d2
+# %% ../nbs/33_train.ipynb #9baf5a25
 @patch
 def embedding(self: Run):
     "First class embeddings, `(C, E)`: class means of F1's pooled features, or random ones of the same size"
@@ -150,7 +155,7 @@ def embedding(self: Run):
     indices = torch.arange(len(data)).split(100)
     return class_embeddings(net, (data.batch(i, self.growth.stages[0].resolution) for i in indices), data.num_classes)
 
-# %% ../nbs/33_train.ipynb #56db7f55
+# %% ../nbs/33_train.ipynb #fd4f597c
 @patch
 def begin(self: Run):
     "New players for the first stage"
@@ -179,7 +184,7 @@ def meet(self: Run,
     "Make players of them, at the beginning of a stage's learning rates"
     self.players = Players(G.to(self.device), D.to(self.device), ema=ema if ema is None else ema.to(self.device))
 
-# %% ../nbs/33_train.ipynb #8e6d44d1
+# %% ../nbs/33_train.ipynb #4514255e
 @patch
 def advance(self: Run):
     "Keep the stage's best generator as a file and grow; returns False after the last stage"
@@ -193,7 +198,7 @@ def advance(self: Run):
     self.meet(G, self.players.D)
     return True
 
-# %% ../nbs/33_train.ipynb #556ceef6
+# %% ../nbs/33_train.ipynb #32ff78dd
 @patch
 def keep_best(self: Run,
     name: str, # file in the run's folder
@@ -204,7 +209,7 @@ def keep_best(self: Run,
     save_generator(G, self.out / name, class_names=self.data.class_names, images=self.images, data=self.data.name,
                    **{f'fid[{self.networks[0].name}]': self.growth.plateau.best})
 
-# %% ../nbs/33_train.ipynb #c0e6c806
+# %% ../nbs/33_train.ipynb #16ca04b0
 @patch
 def rules(self: Run):
     "Losses, blur and averages of the next step"
@@ -214,7 +219,7 @@ def rules(self: Run):
     return Rules(cfg.loss, self.guidance, self.path if first else None, cfg.micro, blur_sigma(self.images, cfg.blur_sigma, int(cfg.blur_kimg * 1000)),
                  ema_beta(batch, self.images, cfg.magnitude_kimg * 1000, None), ema_beta(batch, self.stage_images, half_life, cfg.ema_rampup), self.dtype)
 
-# %% ../nbs/33_train.ipynb #b7256e2f
+# %% ../nbs/33_train.ipynb #9befb4b7
 @patch
 def tick(self: Run,
     bar=None, # a progress bar, moved by each batch
@@ -234,18 +239,18 @@ def tick(self: Run,
         if bar is not None: bar.update(batch); bar.set_postfix({k: f'{figures[k]:.2f}' for k in ('loss_g', 'loss_real', 'loss_fake')})
     return {k: v / n for k, v in sums.items()}
 
-# %% ../nbs/33_train.ipynb #e80e2284
+# %% ../nbs/33_train.ipynb #a246114a
 @patch
 def evaluate(self: Run):
     "Fréchet distance of the averaged generator in F1's features; every rank gets the same number"
     r, net = self.stage.resolution, self.networks[0]
     if r not in self.real: self.real = {r: real_moments(net, self.data, r)}
-    value = fid(self.players.ema, net, self.data, self.real[r], num=self.cfg.fid_images, seed=self.cfg.seed)
+    value = fid(self.players.ema, net, self.data, self.real[r], ranks=self.ranks, num=self.cfg.fid_images, seed=self.cfg.seed)
     if self.growth.plateau.best is None or value < self.growth.plateau.best:
         self.best = {k: v.detach().cpu().clone() for k, v in self.players.ema.state_dict().items()}
     return value
 
-# %% ../nbs/33_train.ipynb #4514255e
+# %% ../nbs/33_train.ipynb #cc24ea97
 def flatten_adam(
     opt: torch.optim.Adam, # an optimiser
 ):
@@ -263,7 +268,7 @@ def restore_adam(
         state.setdefault(int(i), {})[name] = v
     opt.load_state_dict(dict(state=state, param_groups=opt.state_dict()['param_groups']))
 
-# %% ../nbs/33_train.ipynb #32ff78dd
+# %% ../nbs/33_train.ipynb #3a6b155e
 @patch
 def save(self: Run):
     "Write a checkpoint"
@@ -273,7 +278,7 @@ def save(self: Run):
     state = dict(images=self.images, stage_images=self.stage_images, step=self.step, growth=self.growth.state_dict(), path=self.path.state_dict(), log=self.log)
     save_run(self.out / 'checkpoints', self.images, tensors, state, self.cfg.keep)
 
-# %% ../nbs/33_train.ipynb #3077b36a
+# %% ../nbs/33_train.ipynb #17fd5828
 @patch
 def resume(self: Run):
     "Go on from the newest whole checkpoint; False if there is none"
@@ -293,7 +298,7 @@ def resume(self: Run):
     self.best = tensors['best'] or None
     return True
 
-# %% ../nbs/33_train.ipynb #6dcb3245
+# %% ../nbs/33_train.ipynb #6152db61
 @patch
 def frozen(self: Run):
     "How many leading layers the present stage has taken over"
@@ -308,7 +313,7 @@ def stack(
     "Entries of a stage's layers"
     return stage_specs(resolution, cfg.rule, cfg.channel_base, cfg.channel_max)
 
-# %% ../nbs/33_train.ipynb #a246114a
+# %% ../nbs/33_train.ipynb #2777595a
 @torch.no_grad()
 def sheet(
     G: Generator,           # the model
@@ -326,7 +331,7 @@ def sheet(
     r = images.shape[-1]
     return images.view(rows, columns, 3, r, r).permute(0, 3, 1, 4, 2).reshape(rows * r, columns * r, 3)
 
-# %% ../nbs/33_train.ipynb #9f6abfce
+# %% ../nbs/33_train.ipynb #ca5cda40
 def draw_curves(
     log: list, # a dict for each tick, as in log.jsonl
     path=None, # where to write the picture; None: only return the figure
@@ -345,7 +350,7 @@ def draw_curves(
     if path is not None: fig.savefig(path, dpi=110)
     return fig
 
-# %% ../nbs/33_train.ipynb #99e2028c
+# %% ../nbs/33_train.ipynb #5ee391b4
 @patch
 def show(self: Run):
     "Write log, samples, curves and TensorBoard events"
@@ -359,7 +364,7 @@ def show(self: Run):
         for k, v in entry.items(): board.add_scalar(k, v, self.images)
         board.add_image('samples', np.asarray(picture), self.images, dataformats='HWC')
 
-# %% ../nbs/33_train.ipynb #17fd5828
+# %% ../nbs/33_train.ipynb #e237b559
 @patch
 def loop(self: Run):
     "Train from the present state to the end of the last stage"
@@ -381,7 +386,7 @@ def loop(self: Run):
             self.ranks.wait()
     self.finish()
 
-# %% ../nbs/33_train.ipynb #6152db61
+# %% ../nbs/33_train.ipynb #996da86e
 @patch
 def finish(self: Run):
     "Write `generator.safetensors`, the last stage's model; its presence says that the run is complete"
@@ -390,7 +395,7 @@ def finish(self: Run):
         write_atomically(self.out / 'generator.safetensors', lambda p: shutil.copyfile(last, p))
         self.report(f'finished: {self.out}/generator.safetensors, samples and curves beside it')
 
-# %% ../nbs/33_train.ipynb #d8e20a25
+# %% ../nbs/33_train.ipynb #43758d84
 def describe(
     cfg: TrainConfig, # the settings
     c_dim: int,       # classes
@@ -411,7 +416,7 @@ def describe(
         rows.append(f'{s.resolution:6d}²{len(specs):8d}{len(specs) - keep:5d}{trained + frozen:14,d}{trained:14,d}{s.batch:7d}{s.batch // world:8d}  {ends}')
     return '\n'.join(rows + ([layer_table(before)] if layers else []))
 
-# %% ../nbs/33_train.ipynb #ca5cda40
+# %% ../nbs/33_train.ipynb #cdfc19cb
 def train(
     preset: str = 'digits', # row of the preset table
     report=print,           # called with sentences
@@ -420,7 +425,7 @@ def train(
     "Train, or go on with, a run; returns its folder"
     cfg = configure(preset, **given)
     ranks, device = start_ranks(cfg.device)
-    check_split(cfg, ranks.world)
+    check_split(cfg, max(ranks.world, cfg.processes))
     report = report if ranks.rank == 0 else lambda s: None
     if cfg.dry_run:
         data = load_data(cfg.data) if cfg.data else None
@@ -434,12 +439,83 @@ def train(
     run = Run(cfg, data, ranks, device, report)
     out.mkdir(parents=True, exist_ok=True)
     if ranks.rank == 0: write_atomically(out / 'config.json', cfg.save)
-    if run.resume(): report(f'going on with {out} after {run.images} images')
-    else: run.begin()
-    run.loop()
+    with fellows(cfg, processes(cfg, ranks, device)): go(run)
     return out
 
-# %% ../nbs/33_train.ipynb #5ee391b4
+# %% ../nbs/33_train.ipynb #d5db88ac
+def go(
+    run: Run, # freshly made
+):
+    "Resume or begin, and train to the end"
+    run.ranks = Ranks()
+    if run.resume(): run.report(f'going on with {run.out} after {run.images} images')
+    else: run.begin()
+    run.ranks.wait()
+    run.loop()
+
+# %% ../nbs/33_train.ipynb #90601fd6
+def processes(
+    cfg: TrainConfig,     # the settings
+    ranks: Ranks,         # who we are so far
+    device: torch.device, # where the run computes
+):
+    "How many processes share the batch"
+    if ranks.world > 1 or device.type != 'cpu': return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    return next(n for n in range(cfg.processes or min(cores, 8), 0, -1) if cfg.processes or splits(cfg, n))
+
+def die_with_parent():
+    "Let the system end this process when its parent ends (Linux)"
+    try: ctypes.CDLL('libc.so.6').prctl(1, signal.SIGKILL)                    # PR_SET_PDEATHSIG
+    except (OSError, AttributeError): pass
+
+# %% ../nbs/33_train.ipynb #8c514bd0
+def join(
+    rank: int,  # this process …
+    world: int, # … of so many
+    store: str, # a file through which they find each other
+):
+    "Join the process group, with a fair share of the cores"
+    torch.set_num_threads(max(1, torch.get_num_threads() // world))
+    dist.init_process_group('gloo', init_method=f'file://{store}', rank=rank, world_size=world)
+
+def fellow(
+    rank: int,        # this process …
+    world: int,       # … of so many
+    store: str,       # a file through which they find each other
+    threads: int,     # threads of the first process
+    cfg: TrainConfig, # the settings
+):
+    "A fellow's life: the same run, on its rows of each batch, without a word"
+    die_with_parent()
+    torch.set_num_threads(threads)
+    run = Run(cfg, load_data(cfg.data), *start_ranks('cpu'), report=lambda s: None)
+    join(rank, world, store)
+    go(run)
+
+# %% ../nbs/33_train.ipynb #4e9eaf7f
+@contextmanager
+def fellows(
+    cfg: TrainConfig, # the settings
+    world: int,       # processes in all; 1: none beside this one
+):
+    "Inside, `world - 1` more processes share the batch"
+    if world == 1: yield; return
+    threads, store = torch.get_num_threads(), Path(tempfile.mkdtemp()) / 'store'
+    context = torch.multiprocessing.get_context('spawn')
+    others = [context.Process(target=fellow, args=(r, world, str(store), threads, cfg), daemon=True) for r in range(1, world)]
+    for p in others: p.start()
+    try:
+        join(0, world, store)
+        yield
+        for p in others: p.join()
+    finally:
+        for p in others: p.kill()
+        if dist.is_initialized(): dist.destroy_process_group()
+        torch.set_num_threads(threads)
+        shutil.rmtree(store.parent, ignore_errors=True)
+
+# %% ../nbs/33_train.ipynb #7c5f96b1
 def refuse_changes(
     cfg: TrainConfig, # the settings of this command
     out: Path,        # the run's folder
@@ -450,19 +526,28 @@ def refuse_changes(
         name, (old, value) = next(iter(new.items()))
         raise ValueError(f'{out} was begun with --{name.replace("_", "-")} {old} and is now given {value}; use the same settings, or another --out')
 
+def splits(
+    cfg: TrainConfig, # the settings
+    world: int,       # processes
+):
+    "Do the batches of all stages divide over ranks, micro-batches and batch-norm groups?"
+    for s in cfg.schedule():
+        micro = cfg.micro or s.batch // world
+        if s.batch % world or not micro or s.batch // world % micro: return False
+        if micro % cfg.bn_group and micro != s.batch: return False
+    return True
+
 def check_split(
     cfg: TrainConfig, # the settings
     world: int,       # processes
 ):
-    "Batches must divide over ranks, micro-batches and batch-norm groups"
-    for s in cfg.schedule():
-        share = s.batch // world
-        micro = cfg.micro or share
-        if s.batch % world or share % micro: raise ValueError(f'a batch of {s.batch} does not divide into {world} ranks with micro-batches of {micro}; change --batch or --micro')
-        if micro % cfg.bn_group and micro > cfg.bn_group or (world > 1 or micro < share) and micro < cfg.bn_group:
-            raise ValueError(f'micro-batches of {micro} do not divide into groups of {cfg.bn_group} for batch norm; change --micro or --bn-group')
+    "A split that cannot be is an error"
+    if not splits(cfg, world):
+        micro = f'micro-batches of {cfg.micro}' if cfg.micro else 'no micro-batches'
+        raise ValueError(f'--batch {cfg.batch or "of the paper"} does not divide into {world} ranks, {micro}, and groups of {cfg.bn_group} for batch norm; '
+                         'change --batch, --micro or --bn-group')
 
-# %% ../nbs/33_train.ipynb #1df47682
+# %% ../nbs/33_train.ipynb #1ae2bb17
 @command(options=TrainConfig)
 def main(**given):
     "Train StyleGAN-XL: the stem, then stage after stage. The same command again resumes."
