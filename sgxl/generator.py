@@ -38,8 +38,8 @@ class Generator(nn.Module):
         config = {k: v for k, v in locals().items() if k not in ('self', '__class__')}
         super().__init__()
         if min(z_dim, w_dim, channel_max, embed_dim) < 1 or c_dim < 0:
-            raise ValueError(f'z_dim {z_dim}, w_dim {w_dim}, channel_max {channel_max}, embed_dim {embed_dim} and c_dim {c_dim} were given; '
-                             'widths must be at least 1 and c_dim at least 0')
+            raise ValueError(f'z_dim {z_dim}, w_dim {w_dim}, channel_max {channel_max}, embed_dim {embed_dim} and c_dim {c_dim} '
+                             'were given; widths must be at least 1 and c_dim at least 0')
         self.config, self.resolution, self.z_dim, self.c_dim = config, resolution, z_dim, c_dim
         specs = stage_specs(resolution, rule, channel_base, channel_max, first_resolution, first_layers, head_layers, final_layers)
         self.synthesis = Synthesis(w_dim, specs, clamp)

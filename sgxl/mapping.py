@@ -73,7 +73,8 @@ def check(self: Mapping,
         return torch.zeros(len(z), dtype=torch.long, device=z.device)
     if c is None: raise ValueError(f'no class was given; this model has {self.c_dim}: give labels (N,) or one-hot rows (N, {self.c_dim})')
     if len(c) != len(z) or c.ndim > 2 or (c.ndim == 2 and c.shape[1] != self.c_dim):
-        raise ValueError(f'classes of shape {tuple(c.shape)} were given for {len(z)} rows of noise; expected ({len(z)},) or ({len(z)}, {self.c_dim})')
+        raise ValueError(f'classes of shape {tuple(c.shape)} were given for {len(z)} rows of noise; '
+                         f'expected ({len(z)},) or ({len(z)}, {self.c_dim})')
     if c.ndim == 1:
         if c.is_floating_point(): raise ValueError('labels were given as floating-point numbers; expected integers')
         if c.numel() and (c.min() < 0 or c.max() >= self.c_dim):
@@ -143,5 +144,6 @@ def set_embedding(self: Mapping,
 ):
     "Start from pretrained class embeddings; they stay trainable"
     if tuple(table.shape) != tuple(self.embed.weight.shape):
-        raise ValueError(f'embeddings of shape {tuple(table.shape)} were given; this model has {tuple(self.embed.weight.shape)} (classes, width)')
+        raise ValueError(f'embeddings of shape {tuple(table.shape)} were given; '
+                         f'this model has {tuple(self.embed.weight.shape)} (classes, width)')
     self.embed.weight.copy_(table)
