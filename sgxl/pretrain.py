@@ -9,7 +9,7 @@ __all__ = ['SIZE', 'sgxl_cnn', 'sgxl_vit', 'tint', 'ReadOut', 'check_images', 'p
 import timm
 import torch
 import torch.nn.functional as F
-from timm.models import ByoBlockCfg, ByoModelCfg, ByobNet, VisionTransformer, register_model
+from timm.models import ByoBlockCfg, ByobNet, ByoModelCfg, VisionTransformer, register_model
 from torch import nn
 
 from .features import FeatureNetwork

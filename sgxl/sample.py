@@ -32,7 +32,7 @@ def parse_numbers(
         m = re.fullmatch(r'\s*(\d+)\s*(?:-\s*(\d+)\s*)?', part)
         first, last = (int(m[1]), int(m[2] or m[1])) if m else (1, 0)
         if last < first:
-            raise ValueError(f"{what} '{text}' were given; expected numbers and rising ranges with commas between them, such as 0-63 or 1,5,7-9")
+            raise ValueError(f"{what} '{text}' were given; expected numbers and rising ranges, such as 0-63 or 1,5,7-9")
         numbers += range(first, last + 1)
     return list(dict.fromkeys(numbers))
 
@@ -49,7 +49,8 @@ def choose(
         return [(s, None) for s in seeds]
     if classes is None: return [(s, s % c_dim) for s in seeds]
     chosen = list(range(c_dim)) if classes == 'all' else parse_numbers(classes, 'classes')
-    if max(chosen) >= c_dim: raise ValueError(f'class {max(chosen)} was given; this model has classes 0-{c_dim - 1}: name some of these, or all')
+    if max(chosen) >= c_dim:
+        raise ValueError(f'class {max(chosen)} was given; this model has classes 0-{c_dim - 1}: name some of these, or all')
     return [(s, c) for s in seeds for c in chosen]
 
 # %% ../nbs/40_sample.ipynb #123990d3
@@ -119,7 +120,7 @@ def pick_device(
         raise ValueError(f'--device {name} was given; expected auto, cpu, cuda, or a numbered one such as cuda:1')
     device = torch.device(name)
     if device.type == 'cuda' and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f'--device {name} was given; PyTorch sees {torch.cuda.device_count()} GPUs here: name one of them, or use --device cpu')
+        raise ValueError(f'--device {name} was given; PyTorch sees {torch.cuda.device_count()} GPUs here: use one of them, or cpu')
     return device
 
 # %% ../nbs/40_sample.ipynb #de726433
@@ -142,7 +143,8 @@ def make_folder(
     "Make the folder if need be"
     path = Path(path)
     try: path.mkdir(parents=True, exist_ok=True)
-    except OSError as e: raise ValueError(f'{path} was given as --out; a folder of this name cannot be made ({e.strerror}): choose another') from e
+    except OSError as e:
+        raise ValueError(f'{path} was given as --out; a folder of this name cannot be made ({e.strerror}): choose another') from e
     return path
 
 # %% ../nbs/40_sample.ipynb #5a534975
