@@ -28,7 +28,8 @@ class Moments:
     ):
         "Add a batch; returns self"
         x = features.detach().double().cpu()                                 # (N, D)
-        if not x.isfinite().all(): raise ValueError('features that are not finite were given; expected numbers: the images or the network are damaged')
+        if not x.isfinite().all():
+            raise ValueError('features that are not finite were given; expected numbers: the images or the network are damaged')
         if self.origin is None: self.origin, self.sum, self.outer = x.mean(0), torch.zeros_like(x[0]), x.new_zeros(x.shape[1], x.shape[1])
         x = x - self.origin
         self.n, self.sum, self.outer = self.n + len(x), self.sum + x.sum(0), self.outer + x.T @ x

@@ -67,10 +67,10 @@ class TrainConfig:
 
 # %% ../nbs/25_presets.ipynb #ab79fa50
 PRESETS = dict(
-    digits   = dict(stages='16,32', kimg='8,5', batch='16', w_dim=128, channel_max=32, ccm='32,32,32,32', head_width=32,
-                    g_lr='1500:0.005,4000:0.0015', d_lr='0.006', augment='', blur_sigma=1., blur_kimg=.3, path_kimg=6., path_weight=2.,
-                    guidance=1., guidance_from=32, classifier='own', ema_kimg=5., tick=2., fid_images=500,
-                    bn_group=4, patience=4),
+    digits   = dict(stages='16,32', kimg='8,8', batch='16', w_dim=128, channel_max=32, ccm='32,32,32,32', head_width=32,
+                    g_lr='1500:0.005,4000:0.0015', d_lr='0.004', augment='', blur_sigma=1., blur_kimg=.3, path_kimg=6., path_weight=2.,
+                    guidance=1., guidance_from=32, classifier='own', ema_kimg=5., ema_rampup=.1, tick=2., fid_images=500,
+                    bn_group=8, patience=4),
     tiny     = dict(stages='16,32,64', kimg='2000,1000,1000', batch='64', channel_base=16384, channel_max=256, tick=50., fid_images=10_000,
                     features='tf_efficientnet_lite0,deit_base_distilled_patch16_224',
                      classifier='deit_small_distilled_patch16_224', data=''),
@@ -123,7 +123,9 @@ def _one_or_each(name, text, n, kind=float, low=0.):
     return values * n if len(values) == 1 else values or [None] * n
 
 @patch
-def schedule(self: TrainConfig, _schedule=schedule) -> list[Stage]:
+def schedule(self: TrainConfig,
+    _schedule=schedule, # the function of chapter 21
+) -> list[Stage]:
     "The stages of the run"
     sizes = numbers('stages', self.stages, int)
     if not sizes or any(b != 2 * a for a, b in zip(sizes, sizes[1:], strict=False)) or any(s & (s - 1) for s in sizes):

@@ -26,7 +26,11 @@ class RandomConv(nn.Module):
         std = gain * (in_channels * kernel**2) ** -.5
         self.register_buffer('weight', std * torch.randn(shape, generator=generator))
 
-    def forward(self, x): return F.conv2d(x, self.weight.to(x.dtype), padding=self.weight.shape[-1] // 2)
+    def forward(self,
+        x: torch.Tensor, # (N, in_channels, H, W)
+    ) -> torch.Tensor:   # (N, out_channels, H, W)
+        "Convolve"
+        return F.conv2d(x, self.weight.to(x.dtype), padding=self.weight.shape[-1] // 2)
 
 # %% ../nbs/11_projectors.ipynb #b47228e9
 class ResidualBlock(nn.Module):
@@ -41,7 +45,11 @@ class ResidualBlock(nn.Module):
         self.first = RandomConv(channels, channels, 3, generator)
         self.second = RandomConv(channels, channels, 3, generator, gain=(2 / (1 + slope**2)) ** .5)
 
-    def forward(self, x): return (x + self.second(F.leaky_relu(self.first(x), self.slope))) / 2**.5
+    def forward(self,
+        x: torch.Tensor, # (N, channels, H, W)
+    ) -> torch.Tensor:   # (N, channels, H, W)
+        "Add what two convolutions make of `x`"
+        return (x + self.second(F.leaky_relu(self.first(x), self.slope))) / 2**.5
 
 # %% ../nbs/11_projectors.ipynb #f8e0d741
 class Projector(nn.Module):

@@ -28,7 +28,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm.auto import tqdm
 
 from .augment import blur_sigma
-from .checkpoint import load_generator, load_run, save_generator, save_run, write_atomically
+from .checkpoint import load_run, save_generator, save_run, write_atomically
 from .commands import command, keep_memory, rng
 from .data import ImageData, load_data, stream
 from .discriminator import Discriminator
@@ -40,7 +40,7 @@ from .growing import Growth, count_parameters, ema_beta, lr_at, paper_half_life
 from .guidance import Guidance
 from .losses import PathLength
 from .metrics import fid, real_moments, to_uint8
-from .presets import PRESETS, TrainConfig, changed, configure, numbers, rate
+from .presets import TrainConfig, changed, configure, numbers, rate
 from .pretrain import pretrain
 from .step import Players, Ranks, Rules, draw_step, train_step
 
