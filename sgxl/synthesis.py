@@ -81,7 +81,7 @@ class SynthesisLayer(nn.Module):
         "The output map, `(N, C_out, size, size)`"
         if collect: self.gather(x)
         style, k = self.affine(w), self.weight.shape[-1]                     # (N, C_in)
-        if self.is_torgb: x, style = x.float(), style / self.weight[0].numel() ** .5
+        if self.is_torgb: x, style = x.to(self.weight.dtype), style / self.weight[0].numel() ** .5
         x = modulated_conv2d(x, self.weight, style, demodulate=not self.is_torgb, padding=k - 1,
                              input_gain=self.magnitude_ema.rsqrt(), backend=backend)
         gain, slope = (1., 1.) if self.is_torgb else (2 ** .5, .2)
@@ -117,13 +117,13 @@ class Synthesis(nn.Module):
         ws: torch.Tensor,          # one style code a layer, (N, num_ws, w_dim)
         collect: bool = False,     # gather magnitude statistics of the layers that are trained?
         backend: str = 'auto',     # backend of the operators
-        dtype: torch.dtype = torch.float32, # precision of the maps between the input and ToRGB
+        dtype: torch.dtype | None = None, # precision of the maps between the input and ToRGB; default: that of the weights
     ):
-        "Images `(N, 3, R, R)` in float32, nominally in [-1, 1]"
+        "Images `(N, 3, R, R)` in the precision of the weights, nominally in [-1, 1]"
         if ws.ndim != 3 or ws.shape[1:] != (self.num_ws, self.w_dim):
             raise ValueError(f'style codes of shape {tuple(ws.shape)} were given; this stack of {len(self.layers)} layers '
                              f'takes (N, {self.num_ws}, {self.w_dim}): one code for the input and one for each layer')
-        with torch.no_grad() if self.frozen else nullcontext(): x = self.input(ws[:, 0]).to(dtype)
+        with torch.no_grad() if self.frozen else nullcontext(): x = self.input(ws[:, 0]).to(dtype or ws.dtype)
         for i, layer in enumerate(self.layers):
             still = i < self.frozen
             with torch.no_grad() if still else nullcontext(): x = layer(x, ws[:, i + 1], collect and not still, backend)

@@ -468,6 +468,8 @@ def die_with_parent():
     "Let the system end this process when its parent ends (Linux)"
     try: ctypes.CDLL('libc.so.6').prctl(1, signal.SIGKILL)                    # PR_SET_PDEATHSIG
     except (OSError, AttributeError): pass
+    parent = torch.multiprocessing.parent_process()
+    if parent is not None and not parent.is_alive(): raise SystemExit           # it ended before it could be asked for
 
 # %% ../nbs/33_train.ipynb #8c514bd0
 def join(
