@@ -380,7 +380,7 @@ def loop(self: Run):
             self.show()
             if done:
                 p = self.growth.plateau
-                bar.write(f'{resolution}² done ({p.reason}): best Fréchet distance {p.best:.3g} after {p.best_kimg:g} thousand images of the stage')
+                if not self.ranks.rank: bar.write(f'{resolution}² done ({p.reason}): best Fréchet distance {p.best:.3g} after {p.best_kimg:g} thousand images of the stage')
                 going = self.advance()
             if going: self.save()
             self.ranks.wait()
@@ -436,6 +436,7 @@ def train(
     if (out / 'generator.safetensors').exists():
         report(f'{out} is finished; its generator is {out}/generator.safetensors. Give another --out for a new run')
         return out
+    if out.exists() and not out.is_dir(): raise ValueError(f'--out is {out}, which is a file; give a folder')
     run = Run(cfg, data, ranks, device, report)
     out.mkdir(parents=True, exist_ok=True)
     if ranks.rank == 0: write_atomically(out / 'config.json', cfg.save)
@@ -536,7 +537,7 @@ def splits(
     for s in cfg.schedule():
         micro = cfg.micro or s.batch // world
         if s.batch % world or not micro or s.batch // world % micro: return False
-        if micro % cfg.bn_group and micro != s.batch: return False
+        if micro % cfg.bn_group and not (micro == s.batch and micro < cfg.bn_group): return False
     return True
 
 def check_split(
