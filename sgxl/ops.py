@@ -9,13 +9,14 @@ __all__ = ['backends', 'activations', 'matmul_limit', 'bias_act', 'upfirdn2d', '
 import math
 import numbers
 from functools import lru_cache
+from importlib import import_module
 
 import torch
 import torch.nn.functional as F
 from torch.utils.weak import WeakTensorKeyDictionary
 
 # %% ../nbs/02_ops.ipynb #ad8f9c93
-backends = ('auto', 'reference', 'matmul')
+backends = ('auto', 'reference', 'matmul', 'conv', 'triton')
 
 def _check(good, message):
     if not good: raise ValueError(message)
@@ -149,12 +150,19 @@ class _Product(torch.autograd.Function):
 def _resample(x, u, v): return _Product.apply(_Product.apply(x, u).transpose(1, 2), v)    # (B, H, W) -> (B, W', H')
 
 # %% ../nbs/02_ops.ipynb #6dec14fa
-matmul_limit = 276  # pixels; 'auto' takes the definition for larger images
+matmul_limit = 276  # pixels; on a GPU without Triton 'auto' takes the definition for larger images
 
-def _uses_matrices(backend, size, *filters):
+def _on_cpu(x): return 'conv' if x.dtype in (torch.float32, torch.bfloat16) else 'reference'
+def _on_gpu(x, size): return 'triton' if x.is_cuda and _home('triton').fits(x) else 'matmul' if max(size) <= matmul_limit else 'reference'
+def _home(backend): return import_module(dict(conv='sgxl.kernels', triton='sgxl.fused')[backend])
+
+def _choose(backend, x, *filters):
     can = all(f is None or f.ndim == 1 and not f.requires_grad for f in filters)
-    _check(can or backend != 'matmul', "backend 'matmul' needs filters (taps,) without gradient; give those, or backend='reference'")
-    return backend == 'matmul' or backend == 'auto' and can and max(size) <= matmul_limit
+    _check(can or backend in ('auto', 'reference'),
+           f"backend {backend!r} needs filters (taps,) without gradient; give those, or backend='reference'")
+    if backend == 'triton': _check(_home(backend).fits(x), f"backend 'triton' cannot take x ({x.dtype} on {x.device}); move it to a GPU that Triton supports")
+    if backend != 'auto' or not can: return backend if can else 'reference'
+    return _on_cpu(x) if x.device.type == 'cpu' else _on_gpu(x, x.shape[2:])
 
 # %% ../nbs/02_ops.ipynb #0fc8a7b3
 def upfirdn2d(
@@ -165,13 +173,15 @@ def upfirdn2d(
     padding: int | list = 0,      # upsampled pixels of zeros to add (negative: to crop), or [x, y], or [x0, x1, y0, y1]
     flip_filter: bool = False,    # correlate instead of convolve?
     gain: float = 1,              # factor of the result; up² keeps the brightness
-    backend: str = 'auto',        # 'auto', 'reference' or 'matmul'
+    backend: str = 'auto',        # one of `backends`
 ) -> torch.Tensor:                # (N, C, H', W'), W' = ceil((W·up + x0 + x1 − taps + 1) / down)
     "Upsample by zeros, pad, filter, and keep every `down`-th pixel."
     _check_backend(backend); _check_tensor('x', x, [4], '(N, C, H, W)'); _check_filter('f', f, x)
     up, down, pad, size = _factors(up, 'up'), _factors(down, 'down'), _margins(padding), (x.shape[3], x.shape[2])
-    _size_after(size, f, up, down, pad)
-    if not _uses_matrices(backend, size, f): return _upfirdn2d_reference(x, f, up, down, pad, flip_filter, gain)
+    new, backend = _size_after(size, f, up, down, pad), _choose(backend, x, f)
+    if backend == 'reference': return _upfirdn2d_reference(x, f, up, down, pad, flip_filter, gain)
+    if backend == 'conv': return _home(backend).upfirdn2d(x, f, up, down, pad, flip_filter, gain, new)
+    if backend == 'triton': return _home(backend).upfirdn2d(x, f, up, down, pad, flip_filter, gain)
     y = _resample(x.flatten(0, 1), *_matrices(x, size, f, up, down, pad, flip_filter, gain))
     return y.mT.unflatten(0, x.shape[:2])
 
@@ -209,7 +219,7 @@ def filtered_lrelu(
     slope: float = .2,               # of the leaky ReLU below zero; 1 makes it linear
     clamp: float | None = None,      # limit of the magnitude after the gain, 0 or more; None: no limit
     flip_filter: bool = False,       # correlate instead of convolve?
-    backend: str = 'auto',           # 'auto', 'reference' or 'matmul'
+    backend: str = 'auto',           # one of `backends`
 ) -> torch.Tensor:                   # (N, C, H', W')
     "Leaky ReLU on a finer grid: bias, upsampling, leaky ReLU, gain, clamp, downsampling."
     _check_backend(backend); _check_clamp(clamp); _check_tensor('x', x, [4], '(N, C, H, W)')
@@ -217,10 +227,12 @@ def filtered_lrelu(
     if b is not None: _check_tensor('b', b, [1], '(C,)'); _check_beside('b', b, x, x.shape[1:2])
     up, down, pad, size = _factors(up, 'up'), _factors(down, 'down'), _margins(padding), (x.shape[3], x.shape[2])
     middle = _size_after(size, fu, up, (1, 1), pad)
-    _size_after(middle, fd, (1, 1), down, (0,) * 4)
+    new = _size_after(middle, fd, (1, 1), down, (0,) * 4)
     if fu is fd is None and (up, down, pad) == ((1, 1), (1, 1), (0,) * 4): return bias_act(x, b, 1, 'lrelu', slope, gain, clamp)
-    rest = fu, fd, b, up, down, pad, gain, slope, clamp, flip_filter
-    return _filtered_lrelu_matmul(x, middle, *rest) if _uses_matrices(backend, size, fu, fd) else _filtered_lrelu_reference(x, *rest)
+    rest, backend = (fu, fd, b, up, down, pad, gain, slope, clamp, flip_filter), _choose(backend, x, fu, fd)
+    if backend == 'reference': return _filtered_lrelu_reference(x, *rest)
+    if backend == 'matmul': return _filtered_lrelu_matmul(x, middle, *rest)
+    return _home(backend).filtered_lrelu(x, *rest, middle, new) if backend == 'conv' else _home(backend).filtered_lrelu(x, *rest)
 
 # %% ../nbs/02_ops.ipynb #5881782a
 def _unit_rms(t, dims): return t * (t.square().mean(dims, keepdim=True) + 1e-8).rsqrt()
@@ -247,7 +259,7 @@ def modulated_conv2d(
     demodulate: bool = True,  # scale every output channel for unit variance?
     padding: int = 0,         # zeros to add on every side, 0 or more
     input_gain: float | torch.Tensor | None = None,  # factor of the input: a number, or a tensor (), (I,) or (N, I)
-    backend: str = 'auto',    # 'reference' (a convolution a sample), 'matmul' (one for all), or 'auto' (the latter)
+    backend: str = 'auto',    # 'reference': a convolution a sample; every other name: one for all
 ) -> torch.Tensor:            # (N, O, H', W')
     "Convolution whose weights are scaled by a style, differently for every sample."
     _check_backend(backend); _check_tensor('x', x, [4], '(N, I, H, W)')
