@@ -17,6 +17,7 @@ from .guidance import Guidance
 from .presets import TrainConfig
 from .pretrain import pretrain
 from .step import Ranks
+from .weights import read_weights
 
 # %% ../nbs/28_judges.ipynb #8ce80343
 def own_network(
@@ -27,13 +28,13 @@ def own_network(
     report=print,    # called with a sentence
 ):
     "A small feature network trained on the data, or read from the folder if it was before"
-    path = Path(folder) / f'{name}.safetensors'
-    if ranks.rank == 0 and not path.exists():
+    path, of = Path(folder) / f'{name}.safetensors', f'{getattr(data, "name", "")}: {len(data)} images, {data.num_classes} classes'
+    if ranks.rank == 0 and not (path.exists() and read_weights(path)[1].get('data') == of):
         with tqdm(desc=f'pretraining {name}', leave=False) as bar:
             def show(step, steps): bar.total = steps; bar.update()
             weights, accuracy = pretrain(name, *data.batch(range(len(data)), 32), report=show)
         report(f'{name}: {accuracy:.1%} of the held-out tenth classified right')
-        write_atomically(path, lambda p: save_tensors(weights, p, accuracy=str(accuracy)))
+        write_atomically(path, lambda p: save_tensors(weights, p, accuracy=str(accuracy), data=of))
     ranks.wait()
     return FeatureNetwork(name, path)
 
