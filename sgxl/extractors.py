@@ -17,7 +17,7 @@ from torch import nn
 from .features import FeatureNetwork, load_features, read_weights
 from .scores import fidelity
 
-# %% ../nbs/16_extractors.ipynb #f7be8f85
+# %% ../nbs/16_extractors.ipynb #1a87b6a1
 class Extractor(nn.Module):
     "A network by name: images `uint8 (N, 3, R, R)` to a dict of matrices `(N, …)`, which has the keys `kinds`"
     name, kinds, preprocessing = '', (), ''
@@ -30,11 +30,14 @@ class Extractor(nn.Module):
 
     def forward(self,
         images: torch.Tensor, # uint8 (N, 3, R, R)
+        kinds=None,           # those that are wanted; default: all there are
     ):
         "Matrices by kind; images of another type or number of channels are an error"
         if images.ndim != 4 or images.shape[1] != 3 or images.dtype != torch.uint8:
             raise ValueError(f'images of shape {tuple(images.shape)} and type {images.dtype} were given; expected uint8 (N, 3, H, W)')
-        with torch.no_grad(): return self.look(images)
+        missing = sorted(set(kinds or ()) - set(self.kinds))
+        if missing: raise ValueError(f'{self.name} was asked for {missing[0]}; it gives {", ".join(self.kinds)}: choose other metrics or another network')
+        with torch.no_grad(): return self.look(images, kinds or self.kinds)
 
 # %% ../nbs/16_extractors.ipynb #d3daa672
 @patch(as_prop=True)
@@ -45,7 +48,7 @@ def digest(self: Extractor):
         h.update(k.encode()); h.update(v.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return h.hexdigest()
 
-# %% ../nbs/16_extractors.ipynb #69cd1651
+# %% ../nbs/16_extractors.ipynb #cdb90387
 class Timm(Extractor):
     "A feature network as extractor"
     def __init__(self,
@@ -55,9 +58,9 @@ class Timm(Extractor):
         self.net, self.name, self.kinds = net, net.name, ('pool', 'logits') if net.num_classes else ('pool',)
         self.preprocessing = f'size {net.size}, mean {net.mean}, std {net.std}'
 
-    def look(self, images):
+    def look(self, images, kinds):
         x = images / 127.5 - 1
-        return {k: self.net.pooled(x) if k == 'pool' else self.net.logits(x) for k in self.kinds}
+        return {k: self.net.pooled(x) if k == 'pool' else self.net.logits(x) for k in kinds}
 
 # %% ../nbs/16_extractors.ipynb #a4c82468
 def bare_inception():
@@ -69,7 +72,7 @@ def bare_inception():
     torch.save({}, empty); empty.seek(0)
     return Net('inception', ['2048', 'logits_unbiased'], feature_extractor_weights_path=empty)
 
-# %% ../nbs/16_extractors.ipynb #a40e9c3b
+# %% ../nbs/16_extractors.ipynb #96829157
 class Inception(Extractor):
     "Inception with the weights that published values of FID were computed with"
     kinds, preprocessing = ('pool', 'logits', 'spatial'), 'TensorFlow 1 bilinear, 299'
@@ -88,9 +91,10 @@ class Inception(Extractor):
         nn.Module.load_state_dict(self.net, weights)
         self.net.Mixed_6d.branch1x1.register_forward_hook(lambda m, i, o: self.seen.update(spatial=o[:, :7].flatten(1)))
 
-    def look(self, images):
+    def look(self, images, kinds):
         pool, logits = self.net(images)
-        return dict(pool=pool, logits=logits, spatial=self.seen.pop('spatial'))
+        found = dict(pool=pool, logits=logits, spatial=self.seen.pop('spatial'))
+        return {k: found[k] for k in kinds}
 
 # %% ../nbs/16_extractors.ipynb #46204d5a
 def load_inception(
