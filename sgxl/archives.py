@@ -214,7 +214,7 @@ def labels_from_cls(
         return int(text) if text.isdecimal() else text or None
     return {n: read(c) for n in names if (c := os.path.splitext(n)[0] + '.cls') in files.where}
 
-# %% ../nbs/27_archives.ipynb #5edda76d
+# %% ../nbs/27_archives.ipynb #d282d84c
 def find_classes(
     files: Files,           # all files
     names: list,            # names of the images
@@ -225,7 +225,8 @@ def find_classes(
     folders = {n: PurePosixPath(n[len(p):]).parent.as_posix() for n, p in zip(names, prefixes)}
     told, table = {}, {}
     for j in (n for n in files.names if n.split('/')[-1] == 'dataset.json'):
-        labels, table = labels_from_json(files, j); told |= labels
+        labels, table = labels_from_json(files, j)
+        told |= labels or {n: 0 for n in names if n.startswith(j[:-len('dataset.json')])}     # StyleGAN's way to say: no classes
     told |= labels_from_cls(files, names)
     known, flat = bool(told), set(folders.values()) == {'.'}
     if labels_file: told |= labels_from_file(labels_file, names, [n for n in names if folders[n] == '.'])

@@ -76,7 +76,7 @@ def shrink(
     "The square at the given resolution"
     return image if image.size == (resolution, resolution) else image.resize((resolution, resolution), Image.Resampling.LANCZOS)
 
-# %% ../nbs/26_pictures.ipynb #4f8d86d3
+# %% ../nbs/26_pictures.ipynb #515efb4e
 def load_superres(
     path,                # weights of a network that spandrel knows, such as SwinIR: .safetensors, or a .pth of tensors
     device: str = 'cpu', # where it computes
@@ -84,7 +84,8 @@ def load_superres(
     "A function that enlarges an RGB picture by the network's factor, which is its attribute `scale`"
     import torch
     from safetensors.torch import load_file
-    try: from spandrel import MAIN_REGISTRY, ImageModelDescriptor, ModelLoader
+    try:
+        from spandrel import MAIN_REGISTRY, ImageModelDescriptor, ModelLoader
     except ImportError as e:
         raise ImportError("--superres with a file of weights needs spandrel, which is not installed: pip install 'sgxl[superres]'") from e
     if not Path(path).exists(): raise FileNotFoundError(f'{path} was given as --superres; there is no such file: name one, or lanczos')

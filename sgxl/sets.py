@@ -81,14 +81,15 @@ def finish(self: ZipSet,
     self.zip.close(); self.file.flush(); os.fsync(self.file.fileno()); self.file.close()
     os.replace(self.part, self.path)
 
-# %% ../nbs/29_sets.ipynb #57b6c3b9
+# %% ../nbs/29_sets.ipynb #07e78c4d
 class ShardSet:
     "One split at one resolution as `stem-000000.tar`, …"
     size = 1000
     def __init__(self,
         stem, # path of the shards, up to their number
     ):
-        try: from webdataset import TarWriter
+        try:
+            from webdataset import TarWriter
         except ImportError as e: raise ImportError("--shards needs webdataset, which is not installed: pip install 'sgxl[shards]'") from e
         self.stem, self.Writer, self.writer = Path(stem), TarWriter, None
         self.shards = sorted(self.stem.parent.glob(f'{self.stem.name}-??????.tar'))
