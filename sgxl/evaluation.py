@@ -160,10 +160,11 @@ def seen_by(
     ranks: Ranks = None,  # the processes
     **kwargs,             # of `collect`
 ):
-    "Scores by name, with the extractor's in brackets"
+    "Scores by name, with the extractor's in brackets; on rank 0, the others get none"
     sides = [{SEEN[n][i] for n in names} - {None} for i in (0, 1)]
     r = known_or_collected(extractor, real, sides[0], folder, ranks=ranks, **kwargs) if sides[0] else {}
     f, out = collect(extractor, fake, sorted(sides[1]), ranks=ranks, **kwargs), {}
+    if ranks is not None and ranks.rank: return out                          # only the first process knows what was in the cache
     for n in names:
         score = SEEN[n][2]
         value = score(r.get(SEEN[n][0]), f[SEEN[n][1]], **(dict(seed=seed) if n in ('kid', 'is') else {}))
