@@ -48,7 +48,8 @@ def load_npz(
     if a.ndim != 4 or a.shape[3] != 3 or a.dtype != np.uint8 or not len(a):
         raise ValueError(f'arr_0 of {path} has shape {a.shape} and type {a.dtype}; expected images uint8 (N, H, W, 3)')
     labels = arrays.get('arr_1', np.zeros(len(a), np.int64))
-    if labels.shape != a.shape[:1] or labels.dtype.kind not in 'iu': raise ValueError(f'arr_1 of {path} has shape {labels.shape} and type {labels.dtype}; expected {len(a)} whole numbers')
+    if labels.shape != a.shape[:1] or labels.dtype.kind not in 'iu':
+        raise ValueError(f'arr_1 of {path} has shape {labels.shape} and type {labels.dtype}; expected {len(a)} whole numbers')
     data = ImageData(lambda i: Image.fromarray(a[i]), labels, [str(i) for i in range(labels.max() + 1)], str(path), cache_gb=0)
     data.raw = lambda i: a[i].tobytes()
     return data
@@ -159,10 +160,11 @@ def seen_by(
     ranks: Ranks = None,  # the processes
     **kwargs,             # of `collect`
 ):
-    "Scores by name, with the extractor's in brackets"
+    "Scores by name, with the extractor's in brackets; on rank 0, the others get none"
     sides = [{SEEN[n][i] for n in names} - {None} for i in (0, 1)]
     r = known_or_collected(extractor, real, sides[0], folder, ranks=ranks, **kwargs) if sides[0] else {}
     f, out = collect(extractor, fake, sorted(sides[1]), ranks=ranks, **kwargs), {}
+    if ranks is not None and ranks.rank: return out                          # only the first process knows what was in the cache
     for n in names:
         score = SEEN[n][2]
         value = score(r.get(SEEN[n][0]), f[SEEN[n][1]], **(dict(seed=seed) if n in ('kid', 'is') else {}))
