@@ -102,6 +102,7 @@ def numbers(
     "The numbers in a setting, as a list; an empty text gives an empty list"
     try: values = [kind(v) for v in str(text).split(',') if v.strip()]
     except ValueError: raise ValueError(f'--{name} is {text}; expected numbers with commas between') from None
+    if str(text).strip() and not values: raise ValueError(f'--{name} is {text}; expected numbers with commas between')
     if any(not low < v <= high for v in values): raise ValueError(f'--{name} is {text}; expected numbers above {low:g}, up to {high:g}')
     return values
 

@@ -25,6 +25,7 @@ from .metrics import to_uint8
 def parse_numbers(
     text: str,             # such as '0-63' or '1,5,7-9'
     what: str = 'numbers', # what they are, for messages
+    most: int = 10**6,     # no more than this
 ):
     "The numbers that a text of numbers and ranges names, in order and without repetition"
     numbers = []
@@ -33,6 +34,7 @@ def parse_numbers(
         first, last = (int(m[1]), int(m[2] or m[1])) if m else (1, 0)
         if last < first:
             raise ValueError(f"{what} '{text}' were given; expected numbers and rising ranges, such as 0-63 or 1,5,7-9")
+        if last - first + len(numbers) >= most: raise ValueError(f"{what} '{text}' were given, which are more than {most:,}; give fewer at a time")
         numbers += range(first, last + 1)
     return list(dict.fromkeys(numbers))
 
@@ -116,7 +118,7 @@ def pick_device(
 ):
     "The device of that name, if it is there"
     if name == 'auto': name = 'cuda' if torch.cuda.is_available() else 'cpu'
-    if not re.fullmatch(r'cpu|cuda(:\d+)?', name):
+    if not re.fullmatch(r'cpu|cuda(:\d{1,3})?', name):
         raise ValueError(f'--device {name} was given; expected auto, cpu, cuda, or a numbered one such as cuda:1')
     device = torch.device(name)
     if device.type == 'cuda' and (device.index or 0) >= torch.cuda.device_count():
@@ -126,14 +128,14 @@ def pick_device(
 # %% ../nbs/40_sample.ipynb #de726433
 def check_options(
     given: dict,  # option -> value, those that must be given
-    trunc: float, # must be finite
+    trunc: float, # must be finite, and sensible
     format: str,  # must be known
     batch: int,   # must be at least 1
 ):
     "Raise a `ValueError` that says what is wrong with the options"
     for name, value in given.items():
         if not value: raise ValueError(f'--{name} was not given; it must be: --model FILE --seeds 0-63 --out FOLDER')
-    if not math.isfinite(trunc): raise ValueError(f'--trunc {trunc} was given; expected a finite number, usually between 0 and 1')
+    if not abs(trunc) <= 100: raise ValueError(f'--trunc {trunc} was given; expected a finite number, usually between 0 and 1, and not beyond 100')
     if format not in ('png', 'npz'): raise ValueError(f'--format {format} was given; expected png or npz')
     if batch < 1: raise ValueError(f'--batch {batch} was given; expected at least 1')
 
