@@ -115,15 +115,16 @@ def load_data(
     source: str,           # 'digits', a folder, an archive, or a folder of prepared sets
     split: str = 'train',  # the split to read, where the data is divided
     cache_gb: float = 2.,  # keep a decoded resolution in memory when it is smaller than this, GB
+    classes: int = 2,      # fewest classes that will do; training is class-conditional and needs two
 ):
-    "Open a data set of at least two classes"
+    "Open a data set"
     if str(source) == 'digits': return digits()
     stored, notes = {}, read_notes(source) if Path(source).is_dir() else {}
     if notes: stored = stored_sets(source, notes, split)
     src = next(iter(stored.values())).source if stored else open_source(source)
     pick = pick_split(src, split, source)
     labels = [src.labels[i] for i in pick]
-    if len(set(labels)) < 2:
+    if len(set(labels)) < classes:
         raise ValueError(f'the images of {source} are of one class only; training is class-conditional: '
                          'put the images of each class into a folder of its own')
     names, index = (notes[split]['class_names'], notes[split]['class_index']) if notes else (src.class_names, src.class_index)
@@ -152,6 +153,7 @@ class Pictures:
         pick: list,     # the indices of the split
     ): self.source, self.pick = source, pick
     def __call__(self, i): return self.source.picture(self.pick[i])
+    def raw(self, i): "What is stored, as bytes"; x = self.source.fetch(self.source.keys[self.pick[i]]); return x.tobytes() if isinstance(x, np.ndarray) else x
 
 # %% ../nbs/30_data.ipynb #0cf491a3
 class StoredSet:

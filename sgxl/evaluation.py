@@ -9,7 +9,6 @@ __all__ = ['SEEN', 'PAIRS', 'MOVES', 'load_npz', 'load_images', 'side', 'cache_k
 
 # %% ../nbs/36_evaluation.ipynb #91d320cf
 import hashlib
-import io
 import json
 import math
 import os
@@ -21,15 +20,15 @@ import torch
 import torch.distributed as dist
 from PIL import Image
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from tqdm.auto import tqdm
 
 import sgxl
-from .checkpoint import load_generator, write_atomically
+from .checkpoint import load_generator
 from .commands import keep_memory, rng
-from .data import EXTENSIONS, Files, ImageData, digits, read_labels, split_of
+from .data import ImageData, Pictures, digits, load_data
 from .equivariance import KINDS, decibels, draw_moves, equivariance_error
 from .extractors import Extractor, load_extractor, random_inception
+from .files import save_tensors, write_atomically
 from .metrics import Painted, Stored, agree, collect, in_order, spread
 from .scores import Moments, finite, frechet, inception_score, kernel_distance, precision_recall
 from .similarity import Lpips, mse, path_length, psnr, ssim
@@ -56,17 +55,13 @@ def load_npz(
 
 # %% ../nbs/36_evaluation.ipynb #5b8d92d7
 def load_images(
-    source: str, # 'digits', a folder, a .zip, or an .npz
+    source: str, # 'digits', an .npz, or what `load_data` opens
 ):
     "The images of a source, which may be of one class"
     if str(source) == 'digits': return digits()
     if str(source).endswith('.npz'): return load_npz(source)
-    files = Files(source)
-    names, prefix = split_of([n for n in files.names if Path(n).suffix.lower() in EXTENSIONS], 'train')
-    if not names: raise ValueError(f'no images were found in {source}; expected files such as .png or .jpg')
-    classes, labels = read_labels(files, names, prefix)
-    data = ImageData(lambda i: Image.open(io.BytesIO(files.read(names[i]))), labels, classes, str(source), names, cache_gb=0)
-    data.raw = lambda i: files.read(names[i])
+    data = load_data(source, cache_gb=0, classes=1)
+    if isinstance(data.open_image, Pictures): data.raw = data.open_image.raw
     return data
 
 def side(
@@ -104,7 +99,7 @@ def write_entry(
     "Keep statistics; the file is whole or not there"
     tensors = {k: v.cpu().contiguous() for k, v in (value.state() if isinstance(value, Moments) else dict(rows=value)).items()}
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda p: save_file(tensors, p, metadata=dict(sha256=_sum_of(tensors))))
+    write_atomically(path, lambda p: save_tensors(tensors, p, sha256=_sum_of(tensors)))
 
 def read_entry(
     path,         # a .safetensors file

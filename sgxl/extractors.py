@@ -14,8 +14,9 @@ import torch
 from fastcore.basics import patch
 from torch import nn
 
-from .features import FeatureNetwork, load_features, read_weights
+from .features import FeatureNetwork, load_features
 from .scores import fidelity
+from .weights import read_weights
 
 # %% ../nbs/16_extractors.ipynb #1a87b6a1
 class Extractor(nn.Module):

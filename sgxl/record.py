@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
-from .files import write_atomically
+from .files import write_atomically, write_text
 
 # %% ../nbs/32d_record.ipynb #ca5cda40
 def draw_curves(
@@ -49,7 +49,7 @@ def record(
 ):
     "Write log, samples, curves and TensorBoard events of the last tick"
     out, images, picture = Path(out), log[-1]['images'], Image.fromarray(np.asarray(samples))
-    write_atomically(out / 'log.jsonl', lambda p: p.write_text(''.join(json.dumps(e) + '\n' for e in log)))
+    write_text(out / 'log.jsonl', ''.join(json.dumps(e) + '\n' for e in log))
     save_picture(picture, out / f'samples_{images:08d}.png')
     save_picture(draw_curves(log), out / 'curves.png')
     with SummaryWriter(out) as board:

@@ -16,8 +16,9 @@ import torch
 from PIL import Image
 from tqdm.auto import tqdm
 
-from .checkpoint import load_generator, write_atomically
+from .checkpoint import load_generator
 from .commands import command, keep_memory, rng
+from .files import write_atomically
 from .generator import Generator
 from .metrics import to_uint8
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .features import read_weights
+from .weights import read_weights
 
 # %% ../nbs/17_similarity.ipynb #4fd4b043
 def check_pairs(
