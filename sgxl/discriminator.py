@@ -91,8 +91,8 @@ def head_depth(
     side: int, # side of the map that the head sees, in pixels
     most: int, # the paper's depth for this level: 4, 3, 2, 1 from the finest
 ) -> int:      # number of stride-2 blocks
-    "Halve while at least 7 pixels remain, at most `most` times"
-    return max(0, min(most, (int(side) // 7).bit_length() - 1))
+    "Halve while at least 4 pixels remain, at most `most` times"
+    return max(0, min(most, (int(side) // 4).bit_length() - 1))
 
 # %% ../nbs/12_discriminator.ipynb #fd911ea8
 def head_channels(

@@ -33,8 +33,8 @@ def sgxl_vit(
     pretrained=False, # there are no published weights; must stay False
     **kwargs,         # arguments of timm's VisionTransformer, such as num_classes
 ):
-    "A vision transformer for 32² images: width 64, four blocks, patches of 4 × 4"
-    net = VisionTransformer(img_size=SIZE, patch_size=4, embed_dim=64, depth=4, num_heads=4, num_classes=kwargs.get('num_classes', 1000))
+    "A vision transformer for 32² images: width 64, four blocks, patches of 8 × 8"
+    net = VisionTransformer(img_size=SIZE, patch_size=8, embed_dim=64, depth=4, num_heads=4, num_classes=kwargs.get('num_classes', 1000))
     return _configured(net, 'head')
 
 # %% ../nbs/14_pretrain.ipynb #c15f9a1b
@@ -63,7 +63,7 @@ class ReadOut(nn.Module):
         net: FeatureNetwork, # whose taps are read
     ):
         super().__init__()
-        cells = [(net.num_features, 4)] * 4 if net.kind == 'vit' else list(zip(net.channels, net.strides, strict=True))
+        cells = [(net.num_features, net.strides[2])] * 4 if net.kind == 'vit' else list(zip(net.channels, net.strides, strict=True))
         self.layers = nn.ModuleList(nn.ConvTranspose2d(c, 3, s, s) for c, s in cells)
 
     def forward(self,
