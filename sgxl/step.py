@@ -85,8 +85,8 @@ class Players:
         ema: Generator = None, # the average so far; default: a copy of `G`
     ):
         self.G, self.D, self.ema = G.train(), D.train(), (deepcopy(G) if ema is None else ema).eval().requires_grad_(False)
-        self.opt_g = torch.optim.Adam(trainable(G), g_lr, (0., .99), 1e-8)
-        self.opt_d = torch.optim.Adam(trainable(D), d_lr, (0., .99), 1e-8)
+        self.opt_g = torch.optim.Adam(trainable(G), g_lr, (0., .99), 1e-8, fused=True)
+        self.opt_d = torch.optim.Adam(trainable(D), d_lr, (0., .99), 1e-8, fused=True)
 
     def set_lr(self,
         g_lr: float, # learning rate of the generator
