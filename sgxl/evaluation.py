@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from PIL import Image
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 import sgxl
 from .cache import known_or_collected
