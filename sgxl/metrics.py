@@ -99,7 +99,10 @@ class Painted:
     def __len__(self): return len(self.z)
     def latents(self, positions): return self.z[positions].to(self.device), self.c[positions].to(self.device) if self.G.c_dim else None
     @torch.no_grad()
-    def __call__(self, positions): return to_uint8(self.G(*self.latents(positions), self.psi))
+    def __call__(self, positions):
+        images = self.G(*self.latents(positions), self.psi)
+        if not images.isfinite().all(): raise ValueError('the generator painted values that are not finite; it has diverged: judge an earlier checkpoint')
+        return to_uint8(images)
 
 # %% ../nbs/32_metrics.ipynb #6561709d
 def collect(
@@ -116,6 +119,7 @@ def collect(
     found, kinds = {w: Moments() if w.startswith('moments') else [] for w in wants}, sorted({w.split('.')[1] for w in wants})
     device, kept, at = next(extractor.parameters()).device, torch.zeros(len(source), dtype=torch.bool), 0
     kept[spread(len(source), keep)] = True
+    if bar is not None: bar.total = (bar.total or 0) + len(source)
     def look(x):
         x, start = (x if source.ahead else source(x)).to(device), time.perf_counter()
         out = extractor(x, kinds)

@@ -65,9 +65,9 @@ def from_state(cls: Moments,
 
 # %% ../nbs/15_scores.ipynb #d289ef7d
 def _root(a):
-    "Symmetric square root of a positive semi-definite matrix"
+    "Symmetric square root of a positive semi-definite matrix; eigenvalues within rounding of 0 are 0"
     v, u = torch.linalg.eigh(a)
-    return (u * v.clamp(min=0).sqrt()) @ u.T
+    return (u * torch.where(v > len(v) * torch.finfo(v.dtype).eps * v[-1], v, 0.).sqrt()) @ u.T
 
 def frechet(
     a: Moments, # of one set
@@ -78,8 +78,7 @@ def frechet(
         if m.n < 2: raise ValueError(f'{m.n} feature vectors were given; a covariance needs at least 2')
     if a.origin.shape != b.origin.shape:
         raise ValueError(f'features of {len(a.origin)} and {len(b.origin)} dimensions were given; compare sets seen by the same network')
-    root = _root(a.cov)
-    cross = torch.linalg.eigvalsh(root @ b.cov @ root).clamp(min=0).sqrt().sum()
+    cross = torch.linalg.svdvals(_root(a.cov) @ _root(b.cov)).sum()
     return finite('the Fréchet distance', max(((a.mean - b.mean).square().sum() + a.cov.trace() + b.cov.trace() - 2 * cross).item(), 0.))
 
 def finite(

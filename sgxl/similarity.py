@@ -93,6 +93,7 @@ class Lpips(nn.Module):
     ):
         "Distance of each pair, `(N,)`; differentiable"
         check_pairs(a, b)
+        if min(a.shape[2:]) < 17: raise ValueError(f'images of {a.shape[2]} × {a.shape[3]} were given; LPIPS needs at least 17 × 17: give larger ones')
         return self.net(a, b).flatten()
 
 # %% ../nbs/17_similarity.ipynb #69156171
