@@ -81,10 +81,10 @@ def _rounded(x, like, PRECISION: constexpr):
 def _upsampled(image, bias, uy, ux, top, left, height, width, SIZE: constexpr, SUM: constexpr, PRECISION: constexpr):
     i, j = top + tl.arange(0, SIZE)[:, None], left + tl.arange(0, SIZE)[None, :]
     inside = (i >= 0) & (i < height) & (j >= 0) & (j < width)
-    x = tl.load(image + i * width + j, mask=inside, other=0.)
+    x = tl.load(image + i * width + j, mask=inside, other=0.).to(SUM)
     x = _rounded(tl.where(inside, x + bias, 0.), ux, PRECISION)                                      # (SIZE, SIZE)
-    x = _rounded(_dot(x, ux, tl.zeros((SIZE, ux.shape[1]), SUM), PRECISION), ux, PRECISION)  # (SIZE, block)
-    return _dot(uy, x, tl.zeros((uy.shape[0], ux.shape[1]), SUM), PRECISION)              # (block, block)
+    x = _rounded(_dot(x, ux, tl.full((SIZE, ux.shape[1]), 0., SUM), PRECISION), ux, PRECISION)  # (SIZE, block)
+    return _dot(uy, x, tl.full((uy.shape[0], ux.shape[1]), 0., SUM), PRECISION)              # (block, block)
 
 # %% ../nbs/03a_fused.ipynb #6ccb18d1
 @jit
@@ -126,9 +126,9 @@ def _tile_kernel(z, x, b, y, uz, ux, d, curve, channels, across, tiles, zh, zw, 
     if ACT == 2:
         xi, r = _first(top * DOWN, xpy, XUP); uxy = _table(ux, r, BLOCK, XSIZE)
         xj, r = _first(left * DOWN, xpx, XUP); uxx = tl.trans(_table(ux, r, BLOCK, XSIZE))
-    out = tl.zeros((YSIZE, YSIZE), SUM)
+    out = tl.full((YSIZE, YSIZE), 0., SUM)
     for i in range(BLOCKS):
-        row = tl.zeros((BLOCK, YSIZE), SUM)
+        row = tl.full((BLOCK, YSIZE), 0., SUM)
         for j in range(BLOCKS):
             v = _upsampled(z, 0. if ACT == 2 else bias, uzy, uzx, zi + i * (STEP // UP), zj + j * (STEP // UP), zh, zw, ZSIZE, SUM, PRECISION)
             if ACT == 0: v = v * gain
