@@ -92,7 +92,7 @@ def _bend(z, u, gain, slope, clamp, DERIVATIVE: constexpr, CLAMPED: constexpr):
     s = tl.where(u > 0, gain, gain * slope)
     y = z * s
     if CLAMPED and DERIVATIVE: y = tl.where(tl.abs(u * s) < clamp, y, 0.)
-    if CLAMPED and not DERIVATIVE: y = tl.clamp(y, -clamp, clamp, propagate_nan=tl.PropagateNan.ALL)
+    if CLAMPED and not DERIVATIVE: y = tl.where(tl.abs(y) > clamp, tl.where(y > 0, clamp, -clamp), y)
     return y
 
 # %% ../nbs/03a_fused.ipynb #0ba1681a
