@@ -67,15 +67,24 @@ def _dot(a, b, c, PRECISION: constexpr):
     else: c = tl.dot(a, b, c, out_dtype=c.dtype, input_precision=PRECISION)
     return c
 
+# %% ../nbs/03a_fused.ipynb #5c9e11f4
+@jit
+def _rounded(x, like, PRECISION: constexpr):
+    "x in the type of another block"
+    if PRECISION == 'wide':
+        bits = x.to(tl.int32, bitcast=True)
+        x = (bits + 0x7fff + (bits >> 16 & 1) & -0x10000).to(tl.float32, bitcast=True)
+    return x.to(like.dtype)
+
 # %% ../nbs/03a_fused.ipynb #3f9bcc3e
 @jit
 def _upsampled(image, bias, uy, ux, top, left, height, width, SIZE: constexpr, SUM: constexpr, PRECISION: constexpr):
     i, j = top + tl.arange(0, SIZE)[:, None], left + tl.arange(0, SIZE)[None, :]
     inside = (i >= 0) & (i < height) & (j >= 0) & (j < width)
-    x = tl.load(image + i * width + j, mask=inside, other=0.)
-    x = tl.where(inside, x + bias, 0.).to(ux.dtype)                                       # (SIZE, SIZE)
-    x = _dot(x, ux, tl.zeros((SIZE, ux.shape[1]), SUM), PRECISION).to(ux.dtype)           # (SIZE, block)
-    return _dot(uy, x, tl.zeros((uy.shape[0], ux.shape[1]), SUM), PRECISION)              # (block, block)
+    x = tl.load(image + i * width + j, mask=inside, other=0.).to(SUM)
+    x = _rounded(tl.where(inside, x + bias, 0.), ux, PRECISION)                                     # (SIZE, SIZE)
+    x = _rounded(_dot(x, ux, tl.full((SIZE, ux.shape[1]), 0., SUM), PRECISION), ux, PRECISION)      # (SIZE, block)
+    return _dot(uy, x, tl.full((uy.shape[0], ux.shape[1]), 0., SUM), PRECISION)                     # (block, block)
 
 # %% ../nbs/03a_fused.ipynb #6ccb18d1
 @jit
@@ -83,29 +92,43 @@ def _bend(z, u, gain, slope, clamp, DERIVATIVE: constexpr, CLAMPED: constexpr):
     s = tl.where(u > 0, gain, gain * slope)
     y = z * s
     if CLAMPED and DERIVATIVE: y = tl.where(tl.abs(u * s) < clamp, y, 0.)
-    if CLAMPED and not DERIVATIVE: y = tl.clamp(y, -clamp, clamp, propagate_nan=tl.PropagateNan.ALL)
+    if CLAMPED and not DERIVATIVE: y = tl.where(tl.abs(y) > clamp, tl.where(y > 0, clamp, -clamp), y)
     return y
+
+# %% ../nbs/03a_fused.ipynb #0ba1681a
+@jit(do_not_specialize=['n', 'inner', 'channels'])
+def _bias_act_kernel(z, x, b, y, curve, n, inner, channels, DERIVATIVE: constexpr, CLAMPED: constexpr, BIASED: constexpr,
+                     LONG: constexpr, SIZE: constexpr, SUM: constexpr, PRECISION: constexpr):
+    start = tl.program_id(0).to(tl.int64) if LONG else tl.program_id(0)
+    at = start * SIZE + tl.arange(0, SIZE)
+    raw = tl.load(z + at, mask=at < n, other=0.)
+    u = (tl.load(x + at, mask=at < n, other=0.) if DERIVATIVE else raw).to(SUM)
+    if BIASED: u += tl.load(b + at // inner % channels, mask=at < n, other=0.).to(SUM)
+    v = raw.to(SUM) if DERIVATIVE else u
+    v = _bend(v, u, tl.load(curve), tl.load(curve + 1), tl.load(curve + 2), DERIVATIVE, CLAMPED)
+    tl.store(y + at, _rounded(v, raw, PRECISION), mask=at < n)
 
 # %% ../nbs/03a_fused.ipynb #c5c2bb21
 _numbers = 'channels across tiles zh zw xh xw yh yw zpy zpx xpy xpx'.split()
 
 @jit(do_not_specialize=_numbers)
-def _tile_kernel(z, x, b, y, uz, ux, d, channels, across, tiles, zh, zw, xh, xw, yh, yw, zpy, zpx, xpy, xpx, gain, slope, clamp,
+def _tile_kernel(z, x, b, y, uz, ux, d, curve, channels, across, tiles, zh, zw, xh, xw, yh, yw, zpy, zpx, xpy, xpx,
                  UP: constexpr, XUP: constexpr, DOWN: constexpr, ZSIZE: constexpr, XSIZE: constexpr, BLOCK: constexpr,
                  STEP: constexpr, BLOCKS: constexpr, TILE: constexpr, YSIZE: constexpr, ACT: constexpr, CLAMPED: constexpr,
                  BIASED: constexpr, SUM: constexpr, PRECISION: constexpr):
     plane, tile = (tl.program_id(0) // tiles).to(tl.int64), tl.program_id(0) % tiles
     z, x, y = z + plane * zh * zw, x + plane * xh * xw, y + plane * yh * yw
     top, left = tile // across * TILE, tile % across * TILE
+    gain, slope, clamp = tl.load(curve), tl.load(curve + 1), tl.load(curve + 2)
     bias = tl.load(b + plane % channels).to(SUM) if BIASED else 0.
     zi, r = _first(top * DOWN, zpy, UP); uzy = _table(uz, r, BLOCK, ZSIZE)                # (BLOCK, ZSIZE)
     zj, r = _first(left * DOWN, zpx, UP); uzx = tl.trans(_table(uz, r, BLOCK, ZSIZE))     # (ZSIZE, BLOCK)
     if ACT == 2:
         xi, r = _first(top * DOWN, xpy, XUP); uxy = _table(ux, r, BLOCK, XSIZE)
         xj, r = _first(left * DOWN, xpx, XUP); uxx = tl.trans(_table(ux, r, BLOCK, XSIZE))
-    out = tl.zeros((YSIZE, YSIZE), SUM)
+    out = tl.full((YSIZE, YSIZE), 0., SUM)
     for i in range(BLOCKS):
-        row = tl.zeros((BLOCK, YSIZE), SUM)
+        row = tl.full((BLOCK, YSIZE), 0., SUM)
         for j in range(BLOCKS):
             v = _upsampled(z, 0. if ACT == 2 else bias, uzy, uzx, zi + i * (STEP // UP), zj + j * (STEP // UP), zh, zw, ZSIZE, SUM, PRECISION)
             if ACT == 0: v = v * gain
@@ -113,10 +136,10 @@ def _tile_kernel(z, x, b, y, uz, ux, d, channels, across, tiles, zh, zw, xh, xw,
             if ACT == 2:
                 u = _upsampled(x, bias, uxy, uxx, xi + i * (STEP // XUP), xj + j * (STEP // XUP), xh, xw, XSIZE, SUM, PRECISION)
                 v = _bend(v, u, gain, slope, clamp, True, CLAMPED)
-            row = _dot(v.to(uz.dtype.element_ty), tl.trans(_table(d, j, YSIZE, BLOCK)), row, PRECISION)
-        out = _dot(_table(d, i, YSIZE, BLOCK), row.to(uz.dtype.element_ty), out, PRECISION)
+            row = _dot(_rounded(v, uzy, PRECISION), tl.trans(_table(d, j, YSIZE, BLOCK)), row, PRECISION)
+        out = _dot(_table(d, i, YSIZE, BLOCK), _rounded(row, uzy, PRECISION), out, PRECISION)
     i, j = tl.arange(0, YSIZE)[:, None], tl.arange(0, YSIZE)[None, :]
-    tl.store(y + (top + i) * yw + left + j, out.to(y.dtype.element_ty), mask=(i < TILE) & (j < TILE) & (top + i < yh) & (left + j < yw))
+    tl.store(y + (top + i) * yw + left + j, _rounded(out, uzy, PRECISION), mask=(i < TILE) & (j < TILE) & (top + i < yh) & (left + j < yw))
 
 # %% ../nbs/03a_fused.ipynb #c0793bd8
 class Up(NamedTuple):
@@ -184,6 +207,11 @@ def _constants(job, biased):
                 TILE=tile, YSIZE=_power(tile), ACT=job.act, CLAMPED=job.clamp < math.inf, BIASED=biased)
 
 # %% ../nbs/03a_fused.ipynb #eb3b3dc2
+@lru_cache(maxsize=256)
+def _curve(gain, slope, clamp, dtype, device):
+    with torch.inference_mode(False):
+        return torch.tensor([gain, slope, clamp], dtype=torch.promote_types(dtype, torch.float32), device=device)
+
 def _launch(job, z, x, b):
     y = z.new_empty(*z.shape[:2], *job.out[::-1])                                         # (N, C, H', W')
     if not y.numel(): return y
@@ -192,10 +220,11 @@ def _launch(job, z, x, b):
     other, (across, along) = job.other or job.up, (-(-n // tile) for n in job.out)
     uz, ux = (_up_blocks(u.taps, u.factor, z.dtype, z.device) for u in (job.up, other))
     d = _down_blocks(job.taps, job.down, step, blocks, tile, z.dtype, z.device)
+    curve = _curve(job.gain, job.slope, job.clamp, z.dtype, z.device)
     with torch.cuda.device_of(z):
         _tile_kernel[(z.shape[0] * z.shape[1] * across * along,)](
-            z, x, z if b is None else b, y, uz, ux, d, z.shape[1], across, across * along, *z.shape[2:], *x.shape[2:], *y.shape[2:],
-            *job.up.pad[::-1], *other.pad[::-1], job.gain, job.slope, job.clamp, **_constants(job, b is not None), **_options(z.dtype))
+            z, x, z if b is None else b, y, uz, ux, d, curve, z.shape[1], across, across * along, *z.shape[2:], *x.shape[2:], *y.shape[2:],
+            *job.up.pad[::-1], *other.pad[::-1], **_constants(job, b is not None), **_options(z.dtype))
     return y
 
 # %% ../nbs/03a_fused.ipynb #4d7b0a04
@@ -209,6 +238,30 @@ class _Run(torch.autograd.Function):
     def backward(ctx, g):
         gz = _Run.apply(g, *ctx.saved_tensors, _transposed(ctx.job))
         return gz, None, gz.sum((0, 2, 3)) if ctx.needs_input_grad[2] and ctx.job.act != 2 else None, None
+
+# %% ../nbs/03a_fused.ipynb #c8d54e17
+def _launch_bias_act(z, x, b, dim, gain, slope, clamp):
+    derivative, n = x is not None, z.numel()
+    z, x, b = z.contiguous(), (x if derivative else z).contiguous(), b if b is None else b.contiguous()
+    y, curve = torch.empty_like(z), _curve(gain, slope, clamp, z.dtype, z.device)
+    with torch.cuda.device_of(z):
+        if n: _bias_act_kernel[(-(-n // 1024),)](
+            z, x, z if b is None else b, y, curve, n, math.prod(z.shape[dim + 1:]), z.shape[dim], DERIVATIVE=derivative, CLAMPED=clamp < math.inf,
+            BIASED=b is not None, LONG=n >= 2**31 - 1024, SIZE=1024, **_options(z.dtype))
+    return y
+
+# %% ../nbs/03a_fused.ipynb #3e68706f
+class _BiasAct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, z, x, b, dim, gain, slope, clamp):
+        ctx.rest, ctx.derivative = (dim, gain, slope, clamp), x is not None
+        ctx.save_for_backward(x if ctx.derivative else z, b)
+        return _launch_bias_act(z, x, b, dim, gain, slope, clamp)
+    @staticmethod
+    def backward(ctx, g):
+        gz, (dim, *_) = _BiasAct.apply(g, *ctx.saved_tensors, *ctx.rest), ctx.rest
+        gb = gz.sum([i for i in range(gz.ndim) if i != dim]) if ctx.needs_input_grad[2] and not ctx.derivative else None
+        return gz, None, gb, None, None, None, None
 
 # %% ../nbs/03a_fused.ipynb #c8aca611
 @lru_cache
@@ -224,11 +277,11 @@ def obstacle(
     "Why the kernels cannot take a call"
     if triton is None: return 'Triton is not installed; install it (pip install triton), or take another backend'
     if x.device.type != ('cpu' if interpreted else 'cuda'):
-        return f"x is on {x.device}; Triton {'interprets (TRITON_INTERPRET is set) and needs cpu' if interpreted else 'needs a CUDA device'}"
-    if not interpreted and not _tensor_cores(x.device.index): return 'the GPU is older than NVIDIA Ampere (A100, RTX 30); take another backend'
+        return f"x is on {x.device}; {'take TRITON_INTERPRET from the environment, or move x to the CPU' if interpreted else 'move it to a CUDA device'}"
+    if not interpreted and not _tensor_cores(x.device.index): return 'the GPU is no NVIDIA Ampere (A100, RTX 30) or newer; take another backend'
     if x.dtype not in warps: return f'x is {x.dtype}; give float16, bfloat16, float32 or float64'
     filters = [(f, n[0]) for f, n in ((fu, up), (fd, down)) if f is not None]
-    if any(f.ndim != 1 or f.requires_grad for f, _ in filters): return 'a filter has two dimensions or a gradient; give (taps,), or take the definition'
+    if any(f.ndim != 1 or f.requires_grad for f, _ in filters): return 'a filter has two dimensions or a gradient; give (taps,), or take the definition (backend="reference")'
     if up[0] != up[1] or down[0] != down[1]: return f'factors differ along x and y (up {up}, down {down}); make them equal, or take another backend'
     if math.lcm(up[0], down[0]) > block: return f'up {up[0]} and down {down[0]} have no common multiple up to {block}; take another backend'
     if any(_width(len(f), n) > 64 for f, n in filters): return f'a filter has more than {64 * min(up[0], down[0]) - block + 1} taps; take another backend'
@@ -240,7 +293,7 @@ def fits(*args, **kwargs) -> bool:
     return not obstacle(*args, **kwargs)
 
 def _check_fit(*args):
-    if why := obstacle(*args): raise ValueError(why[0].upper() + why[1:])
+    if why := obstacle(*args): raise ValueError(f"backend 'triton' cannot take this call: {why}")
 
 # %% ../nbs/03a_fused.ipynb #57008274
 def _taps(f, flip_filter, scale=1):
@@ -282,42 +335,11 @@ def upfirdn2d(
 ) -> torch.Tensor:               # (N, C, H', W')
     "Upsample by zeros, pad, filter, and keep every `down`-th pixel, in one launch."
     fu, fd = (f, None) if up[0] > 1 else (None, f)
-    _check_fit(x, fu, fd, up, down)
+    _check_fit(x, f, f, up, down)
     size = x.shape[3], x.shape[2]
     first = Up(_taps(fu, flip_filter), up[0], (pad[0], pad[2]))
     out = tuple(ops._size_after(size, f, up, down, pad))
     return _Run.apply(x, None, None, Job(first, _taps(fd, flip_filter), down[0], size, out, 0, gain))
-
-# %% ../nbs/03a_fused.ipynb #0ba1681a
-@jit(do_not_specialize=['n', 'inner', 'channels'])
-def _bias_act_kernel(z, x, b, y, n, inner, channels, gain, slope, clamp, DERIVATIVE: constexpr, CLAMPED: constexpr, BIASED: constexpr,
-                     LONG: constexpr, SUM: constexpr, SIZE: constexpr):
-    start = tl.program_id(0).to(tl.int64) if LONG else tl.program_id(0)
-    at = start * SIZE + tl.arange(0, SIZE)
-    v = tl.load(z + at, mask=at < n, other=0.).to(SUM)
-    u = tl.load(x + at, mask=at < n, other=0.).to(SUM) if DERIVATIVE else v
-    if BIASED: u += tl.load(b + at // inner % channels, mask=at < n, other=0.).to(SUM)
-    v = _bend(v if DERIVATIVE else u, u, gain, slope, clamp, DERIVATIVE, CLAMPED)
-    tl.store(y + at, v.to(y.dtype.element_ty), mask=at < n)
-
-# %% ../nbs/03a_fused.ipynb #3e68706f
-class _BiasAct(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, z, x, b, dim, gain, slope, clamp):
-        ctx.rest, ctx.derivative = (dim, gain, slope, clamp), x is not None
-        z, x, b = z.contiguous(), (z if x is None else x).contiguous(), b if b is None else b.contiguous()
-        y, n = torch.empty_like(z), z.numel()
-        ctx.save_for_backward(x, b)
-        with torch.cuda.device_of(z):
-            if n: _bias_act_kernel[(triton.cdiv(n, 1024),)](
-                z, x, z if b is None else b, y, n, math.prod(z.shape[dim + 1:]), z.shape[dim], gain, slope, clamp, ctx.derivative, clamp < math.inf,
-                b is not None, n >= 2**31 - 1024, tl.float64 if z.dtype == torch.float64 else tl.float32, 1024)
-        return y
-    @staticmethod
-    def backward(ctx, g):
-        gz, (dim, *_) = _BiasAct.apply(g, *ctx.saved_tensors, *ctx.rest), ctx.rest
-        gb = gz.sum([i for i in range(gz.ndim) if i != dim]) if ctx.needs_input_grad[2] and not ctx.derivative else None
-        return gz, None, gb, None, None, None, None
 
 # %% ../nbs/03a_fused.ipynb #9f6ddf99
 def bias_act(
@@ -330,8 +352,10 @@ def bias_act(
     clamp: float | None = None,      # limit of the magnitude after the gain; None: no limit
 ) -> torch.Tensor:                   # like x
     "Bias, activation, gain and clamp, in one launch."
-    if act not in ('linear', 'relu', 'lrelu'): return ops.bias_act(x, b, dim, act, alpha, gain, clamp, backend='reference')
     _check_fit(x)
+    if act not in ('linear', 'relu', 'lrelu'): return ops.bias_act(x, b, dim, act, alpha, gain, clamp, backend='reference')
     _, own_alpha, own_gain = ops.activations[act]
     slope = {'linear': 1., 'relu': 0.}.get(act, own_alpha if alpha is None else alpha)
-    return _BiasAct.apply(x, None, b, dim % x.ndim, own_gain if gain is None else gain, slope, math.inf if clamp is None else clamp)
+    gain, clamp = own_gain if gain is None else gain, math.inf if clamp is None else clamp
+    if b is None and (slope, gain, clamp) == (1., 1., math.inf): return x
+    return _BiasAct.apply(x, None, b, dim % x.ndim, gain, slope, clamp)

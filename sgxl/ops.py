@@ -22,6 +22,8 @@ def _check(good, message):
     if not good: raise ValueError(message)
 
 def _check_backend(backend): _check(backend in backends, f"backend is {backend!r}; choose one of {', '.join(backends)}")
+def _home(backend): return import_module(dict(conv='sgxl.kernels', triton='sgxl.fused')[backend])
+def _fused(backend, x, *rest): return backend == 'triton' or backend == 'auto' and x.is_cuda and _home('triton').fits(x, *rest)
 def _check_clamp(clamp): _check(clamp is None or clamp >= 0, f'clamp is {clamp}; give a limit of 0 or more, or None')
 
 def _check_tensor(name, t, ndim, form):
@@ -56,7 +58,7 @@ def bias_act(
     alpha: float | None = None,  # slope of the leaky ReLU below zero; None: 0.2
     gain: float | None = None,   # factor after the activation; None: the activation's own
     clamp: float | None = None,  # limit of the magnitude after the gain, 0 or more; None: no limit
-    backend: str = 'auto',     # as for the other operators; here every name runs the same lines
+    backend: str = 'auto',     # as for the other operators; all but 'triton' run the same lines
 ) -> torch.Tensor:             # like x
     "Bias, activation, gain and clamp, in this order."
     _check_backend(backend); _check_clamp(clamp)
@@ -65,7 +67,8 @@ def bias_act(
     _check(-x.ndim <= dim < x.ndim, f'dim is {dim}, but x has {x.ndim} dimensions; give one of them')
     if b is not None:
         _check_tensor('b', b, [1], '(C,)'); _check_beside('b', b, x, (x.shape[dim],))
-        x = x + b.view([-1 if i == dim % x.ndim else 1 for i in range(x.ndim)])
+    if _fused(backend, x): return _home('triton').bias_act(x, b, dim, act, alpha, gain, clamp)
+    if b is not None: x = x + b.view([-1 if i == dim % x.ndim else 1 for i in range(x.ndim)])
     f, own_alpha, own_gain = activations[act]
     x, gain = f(x, own_alpha if alpha is None else alpha), own_gain if gain is None else gain
     if gain != 1: x = x * gain
@@ -153,16 +156,14 @@ def _resample(x, u, v): return _Product.apply(_Product.apply(x, u).transpose(1, 
 matmul_limit = 276  # pixels; on a GPU without Triton 'auto' takes the definition for larger images
 
 def _on_cpu(x): return 'conv' if x.dtype in (torch.float32, torch.bfloat16) else 'reference'
-def _on_gpu(x, size): return 'triton' if x.is_cuda and _home('triton').fits(x) else 'matmul' if max(size) <= matmul_limit else 'reference'
-def _home(backend): return import_module(dict(conv='sgxl.kernels', triton='sgxl.fused')[backend])
+def _on_gpu(x, *rest): return 'triton' if _fused('auto', x, *rest) else 'matmul' if max(x.shape[2:]) <= matmul_limit else 'reference'
 
-def _choose(backend, x, *filters):
-    can = all(f is None or f.ndim == 1 and not f.requires_grad for f in filters)
+def _choose(backend, x, fu, fd, up, down):
+    can = all(f is None or f.ndim == 1 and not f.requires_grad for f in (fu, fd))
     _check(can or backend in ('auto', 'reference'),
            f"backend {backend!r} needs filters (taps,) without gradient; give those, or backend='reference'")
-    if backend == 'triton': _check(_home(backend).fits(x), f"backend 'triton' cannot take x ({x.dtype} on {x.device}); move it to a GPU that Triton supports")
     if backend != 'auto' or not can: return backend if can else 'reference'
-    return _on_cpu(x) if x.device.type == 'cpu' else _on_gpu(x, x.shape[2:])
+    return _on_cpu(x) if x.device.type == 'cpu' else _on_gpu(x, fu, fd, up, down)
 
 # %% ../nbs/02_ops.ipynb #0fc8a7b3
 def upfirdn2d(
@@ -178,7 +179,7 @@ def upfirdn2d(
     "Upsample by zeros, pad, filter, and keep every `down`-th pixel."
     _check_backend(backend); _check_tensor('x', x, [4], '(N, C, H, W)'); _check_filter('f', f, x)
     up, down, pad, size = _factors(up, 'up'), _factors(down, 'down'), _margins(padding), (x.shape[3], x.shape[2])
-    new, backend = _size_after(size, f, up, down, pad), _choose(backend, x, f)
+    new, backend = _size_after(size, f, up, down, pad), _choose(backend, x, f, f, up, down)
     if backend == 'reference': return _upfirdn2d_reference(x, f, up, down, pad, flip_filter, gain)
     if backend == 'conv': return _home(backend).upfirdn2d(x, f, up, down, pad, flip_filter, gain, new)
     if backend == 'triton': return _home(backend).upfirdn2d(x, f, up, down, pad, flip_filter, gain)
@@ -187,8 +188,8 @@ def upfirdn2d(
 
 # %% ../nbs/02_ops.ipynb #91d8f576
 def _filtered_lrelu_reference(x, fu, fd, b, up, down, pad, gain, slope, clamp, flip_filter):
-    x = _upfirdn2d_reference(bias_act(x, b), fu, up, (1, 1), pad, flip_filter, up[0] * up[1])
-    x = bias_act(x, act='lrelu', alpha=slope, gain=gain, clamp=clamp)                     # (N, C, H·up + …, W·up + …)
+    x = _upfirdn2d_reference(bias_act(x, b, backend='reference'), fu, up, (1, 1), pad, flip_filter, up[0] * up[1])
+    x = bias_act(x, act='lrelu', alpha=slope, gain=gain, clamp=clamp, backend='reference')  # (N, C, H·up + …, W·up + …)
     return _upfirdn2d_reference(x, fd, (1, 1), down, (0,) * 4, flip_filter, 1)            # (N, C, H', W')
 
 # %% ../nbs/02_ops.ipynb #c1f1fb40
@@ -228,8 +229,8 @@ def filtered_lrelu(
     up, down, pad, size = _factors(up, 'up'), _factors(down, 'down'), _margins(padding), (x.shape[3], x.shape[2])
     middle = _size_after(size, fu, up, (1, 1), pad)
     new = _size_after(middle, fd, (1, 1), down, (0,) * 4)
-    if fu is fd is None and (up, down, pad) == ((1, 1), (1, 1), (0,) * 4): return bias_act(x, b, 1, 'lrelu', slope, gain, clamp)
-    rest, backend = (fu, fd, b, up, down, pad, gain, slope, clamp, flip_filter), _choose(backend, x, fu, fd)
+    if fu is fd is None and (up, down, pad) == ((1, 1), (1, 1), (0,) * 4): return bias_act(x, b, 1, 'lrelu', slope, gain, clamp, backend)
+    rest, backend = (fu, fd, b, up, down, pad, gain, slope, clamp, flip_filter), _choose(backend, x, fu, fd, up, down)
     if backend == 'reference': return _filtered_lrelu_reference(x, *rest)
     if backend == 'matmul': return _filtered_lrelu_matmul(x, middle, *rest)
     return _home(backend).filtered_lrelu(x, *rest, middle, new) if backend == 'conv' else _home(backend).filtered_lrelu(x, *rest)
