@@ -67,6 +67,7 @@ def judges(
     if cfg.features == 'own': networks = [own_network(n, data, folder, ranks, report) for n in OWN]
     elif cfg.features == 'random': networks = [FeatureNetwork(n, 'random', seed=i) for i, n in enumerate(OWN)]
     else: networks = load_features(cfg.features)
+    networks = networks[:cfg.networks or None]
     if not guided: return networks, None
     if named is None: named, index = own_network(OWN[0], data, folder, ranks, report), None
     return networks, Guidance(named, cfg.guidance, cfg.guidance_from, index, data.num_classes)
