@@ -145,7 +145,7 @@ def forward(self: ResidualDiscriminator,
 
 @patch
 def step_spectral_norm(self: ResidualDiscriminator):
-    "Nothing: R1 takes its place" 
+    "There are no spectral norms: R1 takes their place."
 
 # %% ../nbs/12a_baseline.ipynb #10e59104
 class R1:

@@ -15,20 +15,21 @@ from fastcore.basics import patch
 from tqdm.auto import tqdm
 
 from .augment import blur_sigma
-from .baseline import R1, ResidualDiscriminator
+from .baseline import R1
 from .checkpoint import flatten_adam, load_generator, load_run, restore_adam, save_generator, save_run
 from .commands import command, rng
 from .data import ImageData, load_data, stream
 from .discriminator import Discriminator
 from .embeddings import class_embeddings
+from .estimate import costs
 from .files import owned, write_atomically
 from .generator import Generator
 from .growing import Growth, ema_beta, lr_at, paper_half_life
-from .judges import judges
+from .judges import judges, make_discriminator
 from .losses import PathLength
 from .metrics import fid, real_moments, to_uint8
 from .plan import check_origin, describe, make_generator, settle_start, taken_over
-from .presets import TrainConfig, configure, numbers, rate, refuse_changes
+from .presets import TrainConfig, configure, rate, refuse_changes
 from .processes import check_split, fellows, maps_dtype, processes, start_ranks, stoppable
 from .record import record
 from .step import Players, Ranks, Rules, draw_step, train_step
@@ -83,11 +84,7 @@ def discriminator(self: Run,
     table: torch.Tensor, # first class embeddings, (C, E)
 ):
     "A fresh discriminator"
-    cfg = self.cfg
-    if cfg.discriminator == 'residual':
-        return ResidualDiscriminator(self.stage.resolution, self.data.num_classes, channel_max=cfg.head_width, group=cfg.bn_group, seed=cfg.seed)
-    return Discriminator(self.networks, self.data.num_classes, table, ccm_channels=tuple(numbers('ccm', cfg.ccm, int)), csm=cfg.csm,
-                         head_width=cfg.head_width, bn_group=cfg.bn_group, seed=cfg.seed)
+    return make_discriminator(self.cfg, self.networks, self.data.num_classes, table, self.stage.resolution)
 
 @patch
 def meet(self: Run,
@@ -129,8 +126,9 @@ def rules(self: Run):
     "Losses, blur and averages of the next step"
     cfg, batch = self.cfg, self.stage.batch
     half_life = cfg.ema_kimg * 1000 or paper_half_life(batch)
-    whole = not self.players.G.synthesis.frozen                                # path lengths are for generators that are trained from the mapping on
-    return Rules(cfg.loss, self.guidance, self.path if whole else None, R1(cfg.r1_gamma) if cfg.discriminator == 'residual' else None, cfg.micro, blur_sigma(self.images, cfg.blur_sigma, int(cfg.blur_kimg * 1000)),
+    whole = not self.players.G.synthesis.frozen # and so path lengths can change the mapping
+    r1 = R1(cfg.r1_gamma) if cfg.discriminator == 'residual' else None
+    return Rules(cfg.loss, self.guidance, self.path if whole else None, r1, cfg.micro, blur_sigma(self.images, cfg.blur_sigma, int(cfg.blur_kimg * 1000)),
                  ema_beta(batch, self.images, cfg.magnitude_kimg * 1000, None), ema_beta(batch, self.stage_images, half_life, cfg.ema_rampup), self.dtype)
 
 # %% ../nbs/33_train.ipynb #9befb4b7
@@ -283,7 +281,9 @@ def train(
     report = report if ranks.rank == 0 else lambda s: None
     if cfg.dry_run:
         data = load_data(cfg.data) if cfg.data else None
-        return report(describe(cfg, data.num_classes if data else 1000, world=ranks.world, layers=True))
+        classes = data.num_classes if data else 1000
+        check_origin(cfg, classes)
+        return report(describe(cfg, classes, world=ranks.world, layers=True) + '\n\n' + costs(cfg, classes, ranks.world, device))
     if not cfg.data: raise ValueError(f'no data was given; preset {preset} needs --data with a folder or zip of images, a folder for each class')
     out, data = Path(cfg.out), load_data(cfg.data)
     if out.exists() and not out.is_dir(): raise ValueError(f'--out is {out}, which is a file; give a folder')
