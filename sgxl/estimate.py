@@ -4,14 +4,17 @@
 
 # %% auto #0
 __all__ = ['CPU', 'Cost', 'layer_cost', 'total_cost', 'seconds', 'narrowed', 'speeds', 'kept', 'keeping', 'fixed_bytes',
-           'untrained', 'judging', 'Estimate', 'estimate', 'costs']
+           'untrained', 'judge', 'count_judges', 'on_meta', 'judge_speed', 'Estimate', 'generator_cost', 'estimate',
+           'costs']
 
 # %% ../nbs/32e_estimate.ipynb #673efade
 import time
+from copy import deepcopy
 from dataclasses import dataclass, replace
 
 import torch
 from fastcore.basics import patch
+from torch.utils.flop_counter import FlopCounterMode
 
 from .discriminator import Discriminator
 from .features import FeatureNetwork, load_features
@@ -74,8 +77,8 @@ def seconds(
         start = clock(); call()
         if device.type == 'cuda': torch.cuda.synchronize(device)
         return clock() - start
-    once()
-    return min(once() for _ in range(tries))
+    first = once()
+    return first if first > 1 else min(once() for _ in range(tries))
 
 # %% ../nbs/32e_estimate.ipynb #40e948c9
 def narrowed(
@@ -102,15 +105,16 @@ def speeds(
     "Multiply-adds a second, of 'conv' and 'filters': (forwards alone, forwards in a step that goes backwards too)"
     source, target = narrowed(source, target)
     layer, cost = SynthesisLayer(8, source, target, layers=layers).to(device), layer_cost(source, target, layers)
-    x = torch.randn(1, source.channels, source.size, source.size, device=device, dtype=dtype, requires_grad=True)
-    style, side = torch.ones(1, source.channels, device=device), source.size + layer.weight.shape[-1] - 1
-    y = torch.randn(1, target.channels, side, side, device=device, dtype=dtype, requires_grad=True)
+    n, side = int(max(1, min(16, 2e8 // (cost.conv + cost.filters)))), source.size + layer.weight.shape[-1] - 1    # images
+    x = torch.randn(n, source.channels, source.size, source.size, device=device, dtype=dtype, requires_grad=True)
+    style = torch.ones(n, source.channels, device=device)
+    y = torch.randn(n, target.channels, side, side, device=device, dtype=dtype, requires_grad=True)
     calls = dict(conv=lambda: modulated_conv2d(x, layer.weight, style, padding=layer.weight.shape[-1] - 1),
                  filters=lambda: filtered_lrelu(y, layer.up_filter, layer.down_filter, layer.bias.to(dtype), layer.up, layer.down, layer.pad, clamp=256.))
     def still(call):
         with torch.no_grad(): call()
-    return {k: (getattr(cost, k) / seconds(lambda f=f: still(f), device, clock),
-                getattr(cost, k) / seconds(lambda f=f: f().sum().backward(), device, clock)) for k, f in calls.items()}
+    return {k: (n * getattr(cost, k) / seconds(lambda f=f: still(f), device, clock),
+                n * getattr(cost, k) / seconds(lambda f=f: f().sum().backward(), device, clock)) for k, f in calls.items()}
 
 # %% ../nbs/32e_estimate.ipynb #e474e905
 def kept(
@@ -119,7 +123,7 @@ def kept(
     "What a call keeps for its backward pass: `(result, bytes)`"
     found = {}
     def pack(t):
-        if not (t.is_leaf and t.requires_grad): found[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+        if not (t.is_leaf and t.requires_grad): found[t.untyped_storage()._cdata] = t.untyped_storage().nbytes()
         return t
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t): result = call()
     return result, sum(found.values())
@@ -156,29 +160,60 @@ def untrained(
     if names in ('own', 'random'): return [FeatureNetwork(n, 'random') for n in OWN]
     return load_features(','.join(item.split('=')[0] + '=random' for item in names.split(',')))
 
-# %% ../nbs/32e_estimate.ipynb #5701b53c
-def judging(
+# %% ../nbs/32e_estimate.ipynb #9c22397f
+def judge(
     cfg: TrainConfig,        # the settings
     D: Discriminator,        # the discriminator
     guidance: Guidance,      # or None
-    resolution: int,         # of the stage
-    device: torch.device,    # where to compute
-    clock=time.perf_counter, # see `seconds`
-    n: int = 4,              # images
-):
-    "What it takes to judge an image, generated and real, for both players: `(seconds, bytes kept)`"
+    resolution: int,         # of the images
+    n: int,                  # images
+) -> int:
+    "Judge images as a step does, generated and real, for both players; returns the bytes kept on the generator's way"
+    device = next(D.parameters()).device
     x, c = (torch.rand(n, 3, resolution, resolution, device=device) * 2 - 1).requires_grad_(), torch.zeros(n, dtype=torch.long, device=device)
-    bytes_kept = []
     def for_generator():
-        D.requires_grad_(False); maps = D.features(x)
-        loss = generator_loss(D.judge(maps, c), cfg.loss)
-        return (loss if guidance is None else loss + guidance(x, c)).sum(), maps
-    def step():
-        (loss, maps), size = kept(for_generator)
-        loss.backward(); bytes_kept.append(size); D.requires_grad_(True)
-        with torch.no_grad(): real = D.features(x)
-        sum(l.sum() for l in discriminator_loss(D.judge(real, c), D.judge([m.detach() for m in maps], c), cfg.loss)).backward()
-    return seconds(step, device, clock, tries=1) / n, max(bytes_kept) / n
+        maps = D.features(x)
+        loss = generator_loss(D.judge(maps, c), cfg.loss).sum()
+        return loss if guidance is None else loss + guidance.weight * guidance.network.logits(x).sum(), maps
+    D.requires_grad_(False); (loss, maps), size = kept(for_generator); loss.backward()
+    D.requires_grad_(True)
+    with torch.no_grad(): real = D.features(x)
+    sum(l.sum() for l in discriminator_loss(D.judge(real, c), D.judge([m.detach() for m in maps], c), cfg.loss)).backward()
+    return size
+
+# %% ../nbs/32e_estimate.ipynb #ec54b2a4
+def count_judges(
+    cfg: TrainConfig,        # the settings
+    D: Discriminator,        # the discriminator, on the meta device
+    guidance: Guidance,      # or None; on the meta device
+    resolution: int,         # of the images
+):
+    "Operations and bytes kept for each image that is judged"
+    with FlopCounterMode(display=False) as counter: size = judge(cfg, D, guidance, resolution, 2)
+    return counter.get_total_flops() / 2, size / 2
+
+# %% ../nbs/32e_estimate.ipynb #3d9f9fdf
+def on_meta(
+    networks: list, # any modules
+) -> list:
+    "Copies without memory"
+    return [deepcopy(net).to('meta') for net in networks]
+
+# %% ../nbs/32e_estimate.ipynb #3e35b607
+def judge_speed(
+    cfg: TrainConfig,        # the settings
+    D: Discriminator,        # the discriminator
+    guidance: Guidance,      # or None
+    resolution: int,         # of the images
+    operations: float,       # for each image, counted
+    clock=time.perf_counter, # see `seconds`
+):
+    "Operations a second, tried with two images, or with more where these are quick"
+    device = next(D.parameters()).device
+    for n in 2, 16:
+        took = seconds(lambda n=n: judge(cfg, D, guidance, resolution, n), device, clock, tries=1) / n
+        if took > .05: break
+    return operations / took
 
 # %% ../nbs/32e_estimate.ipynb #86da9205
 @dataclass(frozen=True)
@@ -201,6 +236,23 @@ def memory(self: Estimate,
     "Bytes that a process needs"
     return self.fixed + micro * self.an_image
 
+# %% ../nbs/32e_estimate.ipynb #949d909c
+def generator_cost(
+    cfg: TrainConfig,     # the settings
+    specs: list,          # entries of the stage's layers
+    first: int,           # first layer that is trained
+    device: torch.device, # where to compute
+    dtype: torch.dtype,   # of the maps
+    clock=time.perf_counter, # see `seconds`
+):
+    "Seconds and bytes for each image that is generated and gone backwards from, and its multiply-adds forwards"
+    pairs = [(specs[max(i - 1, 0)], specs[i]) for i in range(first, len(specs) - 1)]
+    heavy = max(pairs, key=lambda p: layer_cost(*p, cfg.layers).conv + layer_cost(*p, cfg.layers).filters)
+    speed, still, moved = speeds(*heavy, cfg.layers, device, dtype, clock), total_cost(specs, cfg.layers, 0, first), total_cost(specs, cfg.layers, first)
+    took = sum(getattr(cost, k) / speed[k][way] for way, cost in enumerate((still, moved)) for k in speed)
+    spare = 3 * max(layer_cost(*p, cfg.layers).maps for p in pairs) * dtype.itemsize
+    return took, moved.maps * keeping(*heavy, cfg.layers, device, dtype) + spare, sum(c.conv + c.filters for c in (still, moved))
+
 # %% ../nbs/32e_estimate.ipynb #9fb5510c
 CPU = torch.device('cpu')
 
@@ -208,25 +260,23 @@ def estimate(
     cfg: TrainConfig,        # the settings
     index: int,              # of the stage
     c_dim: int,              # classes
-    networks: list,          # feature networks, from `untrained`
-    guidance: Guidance = None, # if the stage is guided
+    networks: list,          # feature networks, from `untrained`, on the device
+    guide: FeatureNetwork = None, # the classifier, if the stage is guided
     device: torch.device = CPU, # where to compute
     clock=time.perf_counter, # see `seconds`
-) -> Estimate:
-    "Count, try, and put together"
+    speed: float = None,     # operations a second of the judges; None: try
+):
+    "Count, try, and put together: `(Estimate, speed of the judges)`"
     r, dtype, first = cfg.schedule()[index].resolution, maps_dtype(cfg.precision, device), taken_over(cfg, index)
-    specs = stack(cfg, r)
-    with torch.device('meta'): G = make_generator(cfg, r, c_dim, networks[0].num_features, first)
-    D = make_discriminator(cfg, networks, c_dim, torch.randn(c_dim, networks[0].num_features), r).to(device)
-    pairs = [(specs[max(i - 1, 0)], specs[i]) for i in range(first, len(specs) - 1)]
-    heavy = max(pairs, key=lambda p: layer_cost(*p, cfg.layers).conv + layer_cost(*p, cfg.layers).filters)
-    speed, still, moved = speeds(*heavy, cfg.layers, device, dtype, clock), total_cost(specs, cfg.layers, 0, first), total_cost(specs, cfg.layers, first)
-    time_g = sum(getattr(cost, k) / speed[k][way] for way, cost in enumerate((still, moved)) for k in speed)
-    time_j, size_j = judging(cfg, D, guidance, r, device, clock)
-    maps = moved.maps * keeping(*heavy, cfg.layers, device, dtype)
-    spare = 3 * max(layer_cost(*p, cfg.layers).maps for p in pairs) * dtype.itemsize
-    frozen = ([] if cfg.discriminator == 'residual' else networks) + ([guidance.network] if guidance else [])
-    return Estimate(r, sum(c.conv + c.filters for c in (still, moved)), time_g, time_j, fixed_bytes(G, D, frozen), maps + size_j + spare)
+    specs, table = stack(cfg, r), torch.randn(c_dim, networks[0].num_features)
+    with torch.device('meta'): G = make_generator(cfg, r, c_dim, table.shape[1], first)
+    D = make_discriminator(cfg, on_meta(networks), c_dim, table, r).to('meta')
+    guidance = lambda net: net if net is None else Guidance(net, cfg.guidance, cfg.guidance_from)
+    work, size = count_judges(cfg, D, guidance(guide and on_meta([guide])[0]), r)
+    if speed is None: speed = judge_speed(cfg, make_discriminator(cfg, networks, c_dim, table, r).to(device), guidance(guide), r, work, clock)
+    time_g, maps, total = generator_cost(cfg, specs, first, device, dtype, clock)
+    frozen = ([] if cfg.discriminator == 'residual' else networks) + ([guide] if guide else [])
+    return Estimate(r, total, time_g, work / speed, fixed_bytes(G, D, frozen), maps + size), speed
 
 # %% ../nbs/32e_estimate.ipynb #42948e8d
 def costs(
@@ -237,12 +287,13 @@ def costs(
     clock=time.perf_counter, # see `seconds`
 ) -> str:
     "What the stages of a run cost on this machine"
-    networks, rows = untrained(cfg.features)[:cfg.networks or None], [f'{"stage":>7}{"10⁹ madds":>11}{"images/s":>10}{"h/10⁶ img":>11}{"micro":>7}{"memory":>11}']
-    for net in networks: net.to(device)
+    networks, speed = [net.to(device) for net in untrained(cfg.features)[:cfg.networks or None]], {}
+    rows = [f'{"stage":>7}{"10⁹ madds":>11}{"images/s":>10}{"h/10⁶ img":>11}{"micro":>7}{"memory":>11}']
     for i, s in enumerate(cfg.schedule()):
-        guided = cfg.guidance and s.resolution >= cfg.guidance_from and cfg.classifier
-        guidance = Guidance(untrained(cfg.classifier)[0].to(device), cfg.guidance, cfg.guidance_from).to(device) if guided else None
-        e, micro = estimate(cfg, i, c_dim, networks, guidance, device, clock), cfg.micro or s.batch // world
+        guided = bool(cfg.guidance and s.resolution >= cfg.guidance_from and cfg.classifier)
+        guide, micro = untrained(cfg.classifier)[0].to(device) if guided else None, cfg.micro or s.batch // world
+        e, speed[guided] = estimate(cfg, i, c_dim, networks, guide, device, clock, speed.get(guided))
         rate = e.rate * world
         rows.append(f'{s.resolution:6d}²{e.work / 1e9:11.3g}{rate:10.3g}{1e6 / rate / 3600:11.3g}{micro:7d}{e.memory(micro) / 2**30:7.3g} GiB')
-    return '\n'.join([*rows, f'estimated on {device} with {world} process{"es" if world > 1 else ""}: operations are counted, speed and judges tried for a moment; memory is that of one process'])
+    rows.append(f'estimated on {device} with {world} process{"es" if world > 1 else ""}: operations are counted, speed and judges tried for a moment; memory is one process\'s')
+    return '\n'.join(rows)

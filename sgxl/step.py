@@ -121,6 +121,7 @@ class Rules:
     magnitude_beta: float = .999      # share of the old activation magnitudes kept in a step
     ema_beta: float = .999            # share of the old average kept in a step
     dtype: torch.dtype = torch.float32 # precision of the generator's maps in training
+    recompute_from: int = 0           # layers of this sampling rate and above compute their maps again on the way back; 0: none
 
 # %% ../nbs/24_step.ipynb #9a9b7cdf
 def look(
@@ -146,7 +147,7 @@ def generator_turn(
     device = next(p.G.parameters()).device
     z, c = draws.z[rows].to(device), draws.c[rows].to(device)
     p.D.requires_grad_(False)
-    x = p.G.synthesis(p.G.mapping(z, c, collect=True), collect=True, dtype=rules.dtype)
+    x = p.G.synthesis(p.G.mapping(z, c, collect=True), collect=True, dtype=rules.dtype, recompute_from=rules.recompute_from)
     maps = look(p.D, x, draws.fake, rows, rules.sigma)
     loss = adversarial = generator_loss(p.D.judge(maps, c), rules.loss)       # (N,)
     if rules.guidance is not None and rules.guidance.active(x.shape[-1]): loss = loss + rules.guidance(x, c)

@@ -129,7 +129,8 @@ def rules(self: Run):
     whole = not self.players.G.synthesis.frozen # and so path lengths can change the mapping
     r1 = R1(cfg.r1_gamma) if cfg.discriminator == 'residual' else None
     return Rules(cfg.loss, self.guidance, self.path if whole else None, r1, cfg.micro, blur_sigma(self.images, cfg.blur_sigma, int(cfg.blur_kimg * 1000)),
-                 ema_beta(batch, self.images, cfg.magnitude_kimg * 1000, None), ema_beta(batch, self.stage_images, half_life, cfg.ema_rampup), self.dtype)
+                 ema_beta(batch, self.images, cfg.magnitude_kimg * 1000, None), ema_beta(batch, self.stage_images, half_life, cfg.ema_rampup), self.dtype,
+                 cfg.recompute_from)
 
 # %% ../nbs/33_train.ipynb #9befb4b7
 @patch
@@ -277,6 +278,7 @@ def train(
     "Train, or go on with, a run; returns its folder"
     cfg = settle_start(configure(preset, **given))
     ranks, device = start_ranks(cfg.device)
+    if device.type == 'cuda': torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = cfg.tf32
     check_split(cfg, max(ranks.world, cfg.processes))
     report = report if ranks.rank == 0 else lambda s: None
     if cfg.dry_run:
