@@ -184,8 +184,8 @@ def judge(
 # %% ../nbs/32e_estimate.ipynb #ec54b2a4
 def count_judges(
     cfg: TrainConfig,        # the settings
-    D: Discriminator,        # the discriminator, on the meta device
-    guidance: Guidance,      # or None; on the meta device
+    D: Discriminator,        # the discriminator, on the meta device or any
+    guidance: Guidance,      # or None; on the same
     resolution: int,         # of the images
 ):
     "Operations and bytes kept for each image that is judged"
@@ -270,10 +270,11 @@ def estimate(
     r, dtype, first = cfg.schedule()[index].resolution, maps_dtype(cfg.precision, device), taken_over(cfg, index)
     specs, table = stack(cfg, r), torch.randn(c_dim, networks[0].num_features)
     with torch.device('meta'): G = make_generator(cfg, r, c_dim, table.shape[1], first)
-    D = make_discriminator(cfg, on_meta(networks), c_dim, table, r).to('meta')
-    guidance = lambda net: net if net is None else Guidance(net, cfg.guidance, cfg.guidance_from)
-    work, size = count_judges(cfg, D, guidance(guide and on_meta([guide])[0]), r)
-    if speed is None: speed = judge_speed(cfg, make_discriminator(cfg, networks, c_dim, table, r).to(device), guidance(guide), r, work, clock)
+    guidance = guide and Guidance(guide, cfg.guidance, cfg.guidance_from)
+    D = there = make_discriminator(cfg, networks, c_dim, table, r).to(device)
+    if cfg.discriminator != 'residual': there = make_discriminator(cfg, on_meta(networks), c_dim, table, r).to('meta')    # it has one stage, and is counted as it runs
+    work, size = count_judges(cfg, there, guidance and (on_meta([guidance])[0] if there is not D else guidance), r)
+    if speed is None: speed = judge_speed(cfg, D, guidance, r, work, clock)
     time_g, maps, total = generator_cost(cfg, specs, first, device, dtype, clock)
     frozen = ([] if cfg.discriminator == 'residual' else networks) + ([guide] if guide else [])
     return Estimate(r, total, time_g, work / speed, fixed_bytes(G, D, frozen), maps + size), speed
