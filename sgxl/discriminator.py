@@ -145,7 +145,7 @@ def forward(self: Head,
     e: torch.Tensor, # (N, E) embedding of each sample's class
 ) -> torch.Tensor:   # (N, P) one logit for each position of the last map
     "Logits of one head, computed in the precision of its weights"
-    with torch.autocast(x.device.type, enabled=False):
+    with torch.autocast('cpu' if x.is_meta else x.device.type, enabled=False):
         h = self.last(self.blocks(x.to(self.last.weight.dtype))).flatten(2)   # (N, cmap, P)
         cmap = self.project(e).unsqueeze(2)                                   # (N, cmap, 1)
         return (h * cmap).sum(1) / cmap.shape[1]**.5                          # (N, P)

@@ -47,11 +47,11 @@ def start_ranks(
 
 # %% ../nbs/32a_processes.ipynb #1691e845
 def maps_dtype(
-    precision: str,       # 'fp32', 'bf16' or 'auto'
+    precision: str,       # 'fp32', 'bf16', 'fp16' or 'auto'
     device: torch.device, # where the run computes
 ):
     "Precision of the generator's maps in training"
-    if precision != 'auto': return dict(fp32=torch.float32, bf16=torch.bfloat16)[precision]
+    if precision != 'auto': return dict(fp32=torch.float32, bf16=torch.bfloat16, fp16=torch.float16)[precision]
     able = torch.cuda.is_bf16_supported() if device.type == 'cuda' else torch.cpu._is_avx512_bf16_supported()
     return torch.bfloat16 if able else torch.float32
 

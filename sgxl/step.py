@@ -15,6 +15,7 @@ import torch.distributed as dist
 from fastcore.basics import patch
 
 from .augment import apply_augment, blur, draw_augment
+from .baseline import R1
 from .commands import rng
 from .discriminator import Discriminator
 from .generator import Generator
@@ -114,11 +115,13 @@ class Rules:
     loss: str = 'hinge'               # 'hinge', 'logistic' or 'saturating', see `generator_loss`
     guidance: Guidance | None = None  # classifier guidance, or None
     path: PathLength | None = None    # path length regularisation, or None
+    r1: R1 | None = None              # R1, with which a residual discriminator is trained, or None
     micro: int = 0                    # images a rank handles at once; 0: its whole share
     sigma: float = 0.                 # blur of all images that the discriminator sees, pixels
     magnitude_beta: float = .999      # share of the old activation magnitudes kept in a step
     ema_beta: float = .999            # share of the old average kept in a step
     dtype: torch.dtype = torch.float32 # precision of the generator's maps in training
+    recompute_from: int = 0           # layers of this sampling rate and above compute their maps again on the way back; 0: none
 
 # %% ../nbs/24_step.ipynb #9a9b7cdf
 def look(
@@ -144,7 +147,7 @@ def generator_turn(
     device = next(p.G.parameters()).device
     z, c = draws.z[rows].to(device), draws.c[rows].to(device)
     p.D.requires_grad_(False)
-    x = p.G.synthesis(p.G.mapping(z, c, collect=True), collect=True, dtype=rules.dtype)
+    x = p.G.synthesis(p.G.mapping(z, c, collect=True), collect=True, dtype=rules.dtype, recompute_from=rules.recompute_from)
     maps = look(p.D, x, draws.fake, rows, rules.sigma)
     loss = adversarial = generator_loss(p.D.judge(maps, c), rules.loss)       # (N,)
     if rules.guidance is not None and rules.guidance.active(x.shape[-1]): loss = loss + rules.guidance(x, c)
@@ -162,12 +165,14 @@ def discriminator_turn(
     labels: torch.Tensor,  # their classes, (N,)
     fake: list,            # projected maps of the generated images
     c: torch.Tensor,       # their classes
+    r1: R1 = None,         # R1, where it is due in this step
 ):
     "Add this micro-batch's gradients to the discriminators; returns the sums of their losses on real and fake"
     p.D.requires_grad_(True)
     with torch.no_grad(): real = look(p.D, images.to(c.device) / 127.5 - 1, draws.real, rows, rules.sigma)
     on_real, on_fake = discriminator_loss(p.D.judge(real, labels.to(c.device)), p.D.judge(fake, c), rules.loss)
-    ((on_real + on_fake).sum() * share).backward()
+    penalty = 0 if r1 is None else r1.penalty(p.D, real, labels.to(c.device))
+    ((on_real + on_fake + penalty).sum() * share).backward()
     return torch.stack([on_real.detach().sum(), on_fake.detach().sum()])
 
 # %% ../nbs/24_step.ipynb #4ba6af4d
@@ -212,7 +217,8 @@ def train_step(
         rows = slice(ranks.rank * mine + at, ranks.rank * mine + min(at + micro, mine))
         g, maps, c = generator_turn(p, rules, draws, rows, 1 / batch)
         if due: total[4:] += path_turn(p, rules.path, draws, rows, seed, images_seen).cpu()
-        d = discriminator_turn(p, rules, draws, rows, 1 / batch, images[at:at + micro], labels[at:at + micro], maps, c)
+        d = discriminator_turn(p, rules, draws, rows, 1 / batch, images[at:at + micro], labels[at:at + micro], maps, c,
+                               rules.r1 if rules.r1 and rules.r1.due(step) else None)
         total[:4] += torch.cat([g, d]).cpu()
     total = ranks.sum(total.to(next(p.G.parameters()).device)).cpu()
     figures = dict(zip(('loss_g', 'guidance', 'loss_real', 'loss_fake'), (total[:4] / batch).tolist(), strict=True))

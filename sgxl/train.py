@@ -15,19 +15,21 @@ from fastcore.basics import patch
 from tqdm.auto import tqdm
 
 from .augment import blur_sigma
-from .checkpoint import flatten_adam, load_run, restore_adam, save_generator, save_run
+from .baseline import R1
+from .checkpoint import flatten_adam, load_generator, load_run, restore_adam, save_generator, save_run
 from .commands import command, rng
 from .data import ImageData, load_data, stream
 from .discriminator import Discriminator
 from .embeddings import class_embeddings
+from .estimate import costs
 from .files import owned, write_atomically
 from .generator import Generator
 from .growing import Growth, ema_beta, lr_at, paper_half_life
-from .judges import judges
+from .judges import judges, make_discriminator
 from .losses import PathLength
 from .metrics import fid, real_moments, to_uint8
-from .plan import describe, taken_over
-from .presets import TrainConfig, configure, numbers, rate, refuse_changes
+from .plan import check_origin, describe, make_generator, settle_start, taken_over
+from .presets import TrainConfig, configure, rate, refuse_changes
 from .processes import check_split, fellows, maps_dtype, processes, start_ranks, stoppable
 from .record import record
 from .step import Players, Ranks, Rules, draw_step, train_step
@@ -72,8 +74,9 @@ def begin(self: Run):
     cfg, c_dim, table = self.cfg, self.data.num_classes, self.embedding()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2 ** 62, (), generator=rng(cfg.seed, 'weights'))))
-        G = Generator(self.stage.resolution, c_dim, cfg.z_dim, cfg.w_dim, cfg.channel_base, cfg.channel_max, cfg.rule, table.shape[1], mapping_lr=cfg.mapping_lr)
-    G.mapping.set_embedding(table)
+        G = load_generator(cfg.from_model) if cfg.from_model else make_generator(cfg, self.stage.resolution, c_dim, table.shape[1])
+        if G.resolution < self.stage.resolution: G = G.grow(self.stage.resolution)
+    if not cfg.from_model: G.mapping.set_embedding(table)
     self.meet(G, self.discriminator(table))
 
 @patch
@@ -81,9 +84,7 @@ def discriminator(self: Run,
     table: torch.Tensor, # first class embeddings, (C, E)
 ):
     "A fresh discriminator"
-    cfg = self.cfg
-    return Discriminator(self.networks, self.data.num_classes, table, ccm_channels=tuple(numbers('ccm', cfg.ccm, int)), csm=cfg.csm,
-                         head_width=cfg.head_width, bn_group=cfg.bn_group, seed=cfg.seed)
+    return make_discriminator(self.cfg, self.networks, self.data.num_classes, table, self.stage.resolution)
 
 @patch
 def meet(self: Run,
@@ -125,9 +126,11 @@ def rules(self: Run):
     "Losses, blur and averages of the next step"
     cfg, batch = self.cfg, self.stage.batch
     half_life = cfg.ema_kimg * 1000 or paper_half_life(batch)
-    first = self.growth.index == 0
-    return Rules(cfg.loss, self.guidance, self.path if first else None, cfg.micro, blur_sigma(self.images, cfg.blur_sigma, int(cfg.blur_kimg * 1000)),
-                 ema_beta(batch, self.images, cfg.magnitude_kimg * 1000, None), ema_beta(batch, self.stage_images, half_life, cfg.ema_rampup), self.dtype)
+    whole = not self.players.G.synthesis.frozen # and so path lengths can change the mapping
+    r1 = R1(cfg.r1_gamma) if cfg.discriminator == 'residual' else None
+    return Rules(cfg.loss, self.guidance, self.path if whole else None, r1, cfg.micro, blur_sigma(self.images, cfg.blur_sigma, int(cfg.blur_kimg * 1000)),
+                 ema_beta(batch, self.images, cfg.magnitude_kimg * 1000, None), ema_beta(batch, self.stage_images, half_life, cfg.ema_rampup), self.dtype,
+                 cfg.recompute_from)
 
 # %% ../nbs/33_train.ipynb #9befb4b7
 @patch
@@ -192,11 +195,9 @@ def resume(self: Run):
     self.images, self.stage_images, self.step, self.log = (state[k] for k in ('images', 'stage_images', 'step', 'log'))
     self.goal, self.sums = state['tick']['goal'], state['tick']['sums']
     self.growth.load_state_dict(state['growth']); self.path.load_state_dict(state['path'])
-    cfg, table = self.cfg, tensors['G']['mapping.embed.weight']
-    def generator():
-        G = Generator(self.stage.resolution, self.data.num_classes, cfg.z_dim, cfg.w_dim, cfg.channel_base, cfg.channel_max, cfg.rule, table.shape[1], mapping_lr=cfg.mapping_lr)
-        return G.freeze(taken_over(cfg, self.growth.index))
-    G, ema, D = generator(), generator(), self.discriminator(table)
+    width, keep = tensors['G']['mapping.embed.weight'].shape[1], taken_over(self.cfg, self.growth.index)
+    G, ema = (make_generator(self.cfg, self.stage.resolution, self.data.num_classes, width, keep) for _ in range(2))
+    D = self.discriminator(tensors['D']['embedding'])
     for net, name in ((G, 'G'), (ema, 'ema'), (D, 'D')): net.load_state_dict(tensors[name])
     self.meet(G, D, ema)
     restore_adam(self.players.opt_g, tensors['opt_g']); restore_adam(self.players.opt_d, tensors['opt_d'])
@@ -275,17 +276,21 @@ def train(
     **given,                # settings, see `TrainConfig`
 ):
     "Train, or go on with, a run; returns its folder"
-    cfg = configure(preset, **given)
+    cfg = settle_start(configure(preset, **given))
     ranks, device = start_ranks(cfg.device)
+    if device.type == 'cuda': torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = cfg.tf32
     check_split(cfg, max(ranks.world, cfg.processes))
     report = report if ranks.rank == 0 else lambda s: None
     if cfg.dry_run:
         data = load_data(cfg.data) if cfg.data else None
-        return report(describe(cfg, data.num_classes if data else 1000, world=ranks.world, layers=True))
+        classes = data.num_classes if data else 1000
+        check_origin(cfg, classes)
+        return report(describe(cfg, classes, world=ranks.world, layers=True) + '\n\n' + costs(cfg, classes, ranks.world, device))
     if not cfg.data: raise ValueError(f'no data was given; preset {preset} needs --data with a folder or zip of images, a folder for each class')
     out, data = Path(cfg.out), load_data(cfg.data)
     if out.exists() and not out.is_dir(): raise ValueError(f'--out is {out}, which is a file; give a folder')
     if (out / 'config.json').exists(): refuse_changes(cfg, out)
+    check_origin(cfg, data.num_classes)
     if (out / 'generator.safetensors').exists():
         report(f'{out} is finished; its generator is {out}/generator.safetensors. Give another --out for a new run')
         return out
