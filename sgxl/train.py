@@ -8,6 +8,7 @@ __all__ = ['Run', 'sheet', 'check_images', 'train', 'go', 'fellow', 'main']
 # %% ../nbs/33_train.ipynb #11cee9ff
 import shutil
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ from tqdm.auto import tqdm
 
 from .augment import blur_sigma
 from .checkpoint import flatten_adam, load_run, restore_adam, save_generator, save_run
-from .commands import command, rng
+from .commands import command, is_ours, rng
 from .data import ImageData, load_data, stream
 from .discriminator import Discriminator
 from .embeddings import class_embeddings
@@ -28,9 +29,9 @@ from .losses import PathLength
 from .metrics import fid, real_moments, to_uint8
 from .plan import describe, taken_over
 from .presets import TrainConfig, configure, numbers, rate, refuse_changes
-from .processes import check_split, fellows, maps_dtype, processes, start_ranks, stoppable
+from .processes import check_split, fellows, maps_dtype, processes, smaller_micro, start_ranks, stoppable
 from .record import record
-from .step import Players, Ranks, Rules, draw_step, train_step
+from .step import NotFinite, OutOfMemory, Players, Ranks, Rules, draw_step, train_step
 
 # %% ../nbs/33_train.ipynb #556ceef6
 class Run:
@@ -52,6 +53,7 @@ class Run:
         self.images = self.stage_images = self.step = 0
         self.best, self.log, self.real, self.asked = None, [], {}, []
         self.goal, self.sums = None, {}                                           # of the present tick
+        self.micro, self.bad, self.skipped, self.retries, self.trouble = cfg.micro, 0, 0, 0, ''
 
     @property
     def stage(self): "The present stage"; return self.growth.stage
@@ -134,20 +136,79 @@ def rules(self: Run):
 def tick(self: Run,
     bar=None, # a progress bar, moved by each batch
 ):
-    "Train until the next evaluation; returns mean figures of the steps"
+    "Train until the next evaluation; returns mean figures of the steps, and how many were skipped"
     cfg, batch, budget = self.cfg, self.stage.batch, self.stage.max_kimg or float('inf')
     if self.goal is None: self.goal, self.sums = min((self.stage_images // (cfg.tick * 1000) + 1) * cfg.tick, budget) * 1000, {}
     batches = stream(self.data, self.stage.resolution, cfg.seed, self.images, batch, self.ranks.rank, self.ranks.world)
-    while self.stage_images < self.goal:
+    while self.stage_images < self.goal or not self.sums:
         self.players.set_lr(lr_at(self.stage_images, rate('g-lr', cfg.g_lr)), lr_at(self.stage_images, rate('d-lr', cfg.d_lr)))
-        draws = draw_step(cfg.seed, self.images, batch, cfg.z_dim, self.data.labels, len(self.networks), cfg.augment)
-        figures = train_step(self.players, self.rules(), *next(batches), draws, self.ranks, cfg.seed, self.step, self.images)
+        figures = self.take(*next(batches))
         self.images, self.stage_images, self.step = self.images + batch, self.stage_images + batch, self.step + 1
         for k, v in figures.items(): self.sums[k] = [a + b for a, b in zip(self.sums.get(k, (0, 0)), (v, 1), strict=True)]
-        if bar is not None: bar.update(batch); bar.set_postfix({k: f'{figures[k]:.2f}' for k in ('loss_g', 'loss_real', 'loss_fake')})
+        if bar is not None: bar.update(batch); bar.set_postfix({k: f'{figures[k]:.2f}' for k in ('loss_g', 'loss_real', 'loss_fake') if k in figures})
+        if self.bad == 3: self.roll_back(bar); return self.tick(bar)
         self.stop_if_asked()
-    self.goal, n = None, max(n for _, n in self.sums.values())
-    return {k: v / n for k, (v, _) in self.sums.items()}
+    n, skipped = max(n for _, n in self.sums.values()), self.skipped
+    self.goal, self.skipped, self.retries = None, 0, 0
+    return {k: v / n for k, (v, _) in self.sums.items()} | dict(skipped=skipped)
+
+# %% ../nbs/33_train.ipynb #5a0c14e2
+@patch
+def take(self: Run,
+    images: torch.Tensor, # this rank's real images, uint8 (B / world, 3, R, R)
+    labels: torch.Tensor, # their classes, (B / world,)
+):
+    "One step; its figures, or {} if it was skipped"
+    cfg = self.cfg
+    seed = cfg.seed + max(self.retries - 1, 0)                                    # other noise where the same noise has failed twice
+    draws = draw_step(seed, self.images, self.stage.batch, cfg.z_dim, self.data.labels, len(self.networks), cfg.augment)
+    while True:
+        try: figures = train_step(self.players, replace(self.rules(), micro=self.micro), images, labels, draws, self.ranks, seed, self.step, self.images)
+        except OutOfMemory: self.shrink(); continue
+        except NotFinite as e:
+            self.bad, self.skipped, self.trouble = self.bad + 1, self.skipped + 1, self.trouble if self.bad else str(e)
+            return {}
+        self.bad = 0
+        return figures
+
+@patch
+def shrink(self: Run):
+    "Halve the micro-batch, or end with a sentence if that cannot be"
+    now = self.micro or self.stage.batch // self.ranks.world
+    self.micro = smaller_micro(self.cfg, self.ranks.world, now)
+    if not self.micro:
+        raise ValueError(f'memory does not suffice for micro-batches of {now} images, and batches do not divide into smaller ones with groups of {self.cfg.bn_group} '
+                         'for batch norm; use more processes, a machine with more memory, or a smaller --bn-group')
+    if self.device.type == 'cuda': torch.cuda.empty_cache()
+    self.report(f'memory does not suffice for {now} images at once; going on with micro-batches of {self.micro}, as --micro {self.micro} would')
+
+# %% ../nbs/33_train.ipynb #5a0c14e4
+@patch
+def roll_back(self: Run,
+    bar=None, # a progress bar, set back
+):
+    "Back to the last checkpoint, or to the beginning; the third time for the same one, a `ValueError` with a diagnosis"
+    tries, skipped, at = self.retries + 1, self.skipped, self.images
+    if tries > 2: raise ValueError(self.diagnosis())
+    self.ranks.wait()
+    if not self.go_on():
+        self.images = self.stage_images = self.step = 0
+        self.goal, self.sums = None, {}
+        self.path.load_state_dict(dict(mean=0.)); self.begin()
+    self.retries, self.skipped, self.bad = tries, skipped, 0
+    if bar is not None: bar.n = self.images; bar.refresh()
+    self.report(f'three steps in a row were not finite ({self.trouble}); at {at} images, back to {self.images}' + (' with other noise' if tries == 2 else ''))
+
+@patch
+def diagnosis(self: Run):
+    "Why the run cannot go on, and what to try"
+    p, largest = self.players, {}
+    for who, net in (('G', p.G), ('D', p.D)):
+        sizes = {k: w.detach().abs().max().item() for k, w in net.named_parameters() if w.requires_grad}
+        k = max(sizes, key=lambda k: (sizes[k] != sizes[k], sizes[k]))
+        largest[who] = f'{who}.{k} of {sizes[k]:.2g}'
+    return (f'the run diverged: {self.trouble}, and so again after going back twice; the largest weights are now {" and ".join(largest.values())}: '
+            'use a lower --g-lr or --d-lr' + (', or --precision fp32' if self.dtype != torch.float32 else '') + ', in a new folder')
 
 # %% ../nbs/33_train.ipynb #702b9529
 @patch
@@ -179,7 +240,7 @@ def save(self: Run):
     p = self.players
     tensors = dict(G=p.G.state_dict(), ema=p.ema.state_dict(), D=p.D.state_dict(), opt_g=flatten_adam(p.opt_g), opt_d=flatten_adam(p.opt_d), best=self.best or {})
     state = dict(images=self.images, stage_images=self.stage_images, step=self.step, growth=self.growth.state_dict(), path=self.path.state_dict(), log=self.log,
-                 tick=dict(goal=self.goal, sums=self.sums))
+                 tick=dict(goal=self.goal, sums=self.sums, skipped=self.skipped, retries=self.retries, bad=self.bad, trouble=self.trouble))
     save_run(self.out / 'checkpoints', self.images, tensors, state, self.cfg.keep)
 
 # %% ../nbs/33_train.ipynb #17fd5828
@@ -190,7 +251,7 @@ def resume(self: Run):
     if found is None: return False
     tensors, state = found
     self.images, self.stage_images, self.step, self.log = (state[k] for k in ('images', 'stage_images', 'step', 'log'))
-    self.goal, self.sums = state['tick']['goal'], state['tick']['sums']
+    for k in ('goal', 'sums', 'skipped', 'retries', 'bad', 'trouble'): setattr(self, k, state['tick'].get(k, getattr(self, k)))
     self.growth.load_state_dict(state['growth']); self.path.load_state_dict(state['path'])
     cfg, table = self.cfg, tensors['G']['mapping.embed.weight']
     def generator():
@@ -202,6 +263,16 @@ def resume(self: Run):
     restore_adam(self.players.opt_g, tensors['opt_g']); restore_adam(self.players.opt_d, tensors['opt_d'])
     self.best = tensors['best'] or None
     return True
+
+# %% ../nbs/33_train.ipynb #5a0c14e9
+@patch
+def go_on(self: Run):
+    "As `resume`; a checkpoint that does not fit the settings is an error that says so"
+    try: return self.resume()
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as e:
+        if is_ours(e): raise
+        first = (str(e).strip() or type(e).__name__).splitlines()[0]
+        raise ValueError(f'the checkpoint in {self.out} does not fit these settings and data ({first}); use those that it was made with, or another --out') from e
 
 # %% ../nbs/33_train.ipynb #2777595a
 @torch.no_grad()
@@ -235,9 +306,9 @@ def loop(self: Run):
     with tqdm(total=total, initial=self.images, unit='img', disable=bool(self.ranks.rank), mininterval=2, dynamic_ncols=True) as bar:
         going = True
         while going:
-            resolution = self.stage.resolution
-            bar.set_description(f'{resolution}²')
+            bar.set_description(f'{self.stage.resolution}²')
             figures, value = self.tick(bar), self.evaluate()
+            resolution = self.stage.resolution
             done = self.growth.update(self.stage_images / 1000, value)
             self.log.append(dict(images=self.images, resolution=resolution, stage_images=self.stage_images, **{f'fid[{self.networks[0].name}]': value}, **figures))
             self.show()
@@ -301,7 +372,7 @@ def go(
 ):
     "Resume or begin, and train to the end"
     run.ranks = Ranks()
-    if run.resume(): run.report(f'going on with {run.out} after {run.images} images')
+    if run.go_on(): run.report(f'going on with {run.out} after {run.images} images')
     else:
         run.begin()
         if run.ranks.rank == 0: write_atomically(run.out / 'config.json', run.cfg.save)
