@@ -47,7 +47,7 @@ def told(
     "Inside, what the disk refuses becomes a `CannotWrite`"
     try: yield
     except Exception as e:
-        code = re.search(r'code: (\d+)', str(e)) if type(e).__name__ == 'SafetensorError' else None
+        code = re.search(r'(?:code: |os error )(\d+)', str(e)) if type(e).__name__ == 'SafetensorError' else None
         number = int(code[1]) if code else getattr(e, 'errno', None)
         if isinstance(e, CannotWrite) or number not in FULL + CLOSED: raise
         todo = 'make room' if number in FULL else 'choose a place where it can'

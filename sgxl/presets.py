@@ -178,7 +178,8 @@ def changed(
 ):
     "Settings that differ and would alter the result: `{name: (run's, command's)}`"
     try: old = json.loads(Path(path).read_text())
-    except ValueError: raise ValueError(f'{path} is not readable as JSON; restore it, or give another --out') from None
+    except (ValueError, RecursionError): raise ValueError(f'{path} is not readable as JSON; restore it, or give another --out') from None
+    if not isinstance(old, dict): raise ValueError(f'{path} holds no settings; restore it, or give another --out')
     new = {f.name: getattr(cfg, f.name) for f in fields(cfg)}
     return {k: (old.get(k), v) for k, v in new.items() if k not in FREE and old.get(k) != v}
 

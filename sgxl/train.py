@@ -270,7 +270,7 @@ def go_on(self: Run):
     "As `resume`; a checkpoint that does not fit the settings is an error that says so"
     try: return self.resume()
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as e:
-        if is_ours(e): raise
+        if is_ours(e) and type(e) is ValueError: raise
         first = (str(e).strip() or type(e).__name__).splitlines()[0]
         raise ValueError(f'the checkpoint in {self.out} does not fit these settings and data ({first}); use those that it was made with, or another --out') from e
 
