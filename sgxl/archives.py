@@ -135,7 +135,7 @@ class Files:
     ):
         self.path, self.zip, self.where = path, None, {}
         for p in expand(path):
-            if not p.exists(): raise FileNotFoundError(f'{p} was given as data; there is no such file or folder: check the path')
+            if not os.path.exists(p): raise FileNotFoundError(f'{p} was given as data; there is no such file or folder: check the path')
             elif p.is_dir(): self.where |= index_folder(p)
             elif zipfile.is_zipfile(p): self.where |= index_zip(p)
             elif not compressed(p) and not tarfile.is_tarfile(p): raise ValueError(f'{p} was given as data; expected a folder, a .zip, a .tar, or the name digits')
@@ -327,8 +327,9 @@ def image_files(
     made = [table.get(k) for k in ('classes', 'class_names', 'class_index')]
     if isinstance(made[1], list) and len(made[1]) >= len(classes):            # a set prepared by this project, and so complete
         classes, class_names, class_index = made[0] or made[1], made[1], made[2]
-        if any(not isinstance(l, list) or len(l) != len(class_names) for l in (classes, class_index or class_names)):
-            raise ValueError(f'dataset.json of {files.path} has classes, class_names and class_index of different lengths; it is damaged: use another copy')
+        whole = all(isinstance(l, list) and len(l) == len(class_names) for l in (classes, class_index or class_names))
+        if not whole or any(type(i) is not int for i in class_index or []):
+            raise ValueError(f'dataset.json of {files.path} has classes, class_names and class_index that do not fit each other; it is damaged: use another copy')
     complaints = {n: c for n, c in zip(names, complaints) if c} | {n: 'it has a label, but it is missing' for n in missing}
     others = [n for n in files.names if PurePosixPath(n).suffix.lower() not in {'.json', '.cls', *EXTENSIONS}]
     return Source(files.read, names, labels, classes, splits, class_names, class_index, complaints, others)

@@ -59,8 +59,8 @@ def check_config(
 ):
     "Raise a `ValueError` for a configuration that is out of range or does not fit the tensors in the file"
     for k, v in config.items():
-        good = type(v) is int and 0 <= v <= LARGEST[k] if k in LARGEST else isinstance(v, str) or type(v) in (int, float) and 0 < v < 1e9
-        if not good: raise ValueError(f'{path} has a configuration with {k} {str(v)[:50]}, which is out of range; the file is damaged')
+        good = type(v) is int and 0 <= v <= LARGEST[k] if k in LARGEST else v is None or isinstance(v, str) or type(v) in (int, float) and 0 < v < 1e9
+        if not good: raise ValueError(f'{path} has a configuration with {k} {repr(v)[:50]}, which is out of range; the file is damaged')
     try:
         with torch.device('meta'): shapes = {k: list(v.shape) for k, v in Generator(**config).state_dict().items()}
     except Exception as e:
@@ -79,7 +79,8 @@ def load_generator(
     config, notes = read_notes(path)
     check_config(path, config)
     G = Generator(**config)
-    G.load_state_dict(load_file(path))
+    try: G.load_state_dict(load_file(path))
+    except (RuntimeError, SafetensorError) as e: raise ValueError(f'{path} holds tensors that are no weights ({str(e)[:200]}); the file is damaged') from e
     G.notes = notes
     return G.to(device).eval()
 
@@ -129,7 +130,9 @@ def damage(
     try:
         files = json.loads((checkpoint / 'manifest.json').read_text())
         files = [(str(n), int(f['size']), f['sha256']) for n, f in files.items()]
-    except (OSError, ValueError, AttributeError, LookupError, TypeError, RecursionError): return 'its manifest is missing or unreadable'
+    except (OSError, ValueError, AttributeError, ArithmeticError, LookupError, TypeError, RecursionError): return 'its manifest is missing or unreadable'
+    more = {p.name for p in checkpoint.iterdir()} - {n for n, *_ in files} - {'manifest.json'}
+    if more or not files: return f'its manifest does not list {min(more, default="anything")}'
     for name, size, checksum in files:
         p = checkpoint / name
         if not re.fullmatch(r'\w{1,50}\.(safetensors|json)', name): return f'its manifest names {name!r}, which is no file of a checkpoint'

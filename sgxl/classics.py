@@ -27,7 +27,7 @@ def from_arrays(
     images, labels, splits = {}, [], []
     for file, split, a, l in parts:
         a, l = np.asarray(a), np.asarray(l)
-        good = a.ndim in (3, 4) and a.size and a.dtype == np.uint8 and max(a.shape[1:]) < 2**14 and l.dtype.kind in 'iu' and l.shape == a.shape[:1]
+        good = (a.ndim == 3 or a.shape[3:] == (3,)) and a.size and a.dtype == np.uint8 and max(a.shape[1:]) < 2**14 and l.dtype.kind in 'iu' and l.shape == a.shape[:1]
         if not good or not 0 <= int(l.min()) <= int(l.max()) < len(classes):
             raise ValueError(f'{file} of {path} is damaged (images of shape {a.shape}, labels of shape {l.shape} for {len(classes)} classes): use another copy')
         images |= {f'{file}/{i:05d}': row for i, row in enumerate(a)}

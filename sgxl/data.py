@@ -119,7 +119,7 @@ def load_data(
 ):
     "Open a data set"
     if str(source) == 'digits': return digits()
-    stored, notes = {}, read_notes(source) if Path(source).is_dir() else {}
+    stored, notes = {}, read_notes(source) if os.path.isdir(source) else {}
     if notes: stored = stored_sets(source, notes, split)
     src = next(iter(stored.values())).source if stored else open_source(source)
     pick = pick_split(src, split, source)

@@ -108,6 +108,7 @@ def owned(
     "Inside, the folder is this process's own; a `ValueError` if it is another's"
     folder = Path(folder)
     made = [p for p in (folder, *folder.parents) if not p.exists()]
+    if folder.is_dir() and not os.access(folder, os.W_OK): raise ValueError(f'{folder} may not be written to; change that, or choose another folder')
     try: folder.mkdir(parents=True, exist_ok=True)
     except OSError as e: raise ValueError(f'{folder} was given as a folder to write to; it cannot be made ({e.strerror}): choose another') from e
     fd = os.open(folder, os.O_RDONLY)

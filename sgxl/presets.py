@@ -65,6 +65,7 @@ class TrainConfig:
     precision: str = 'auto'      # of the generator's maps in training: 'fp32', 'bf16', or 'auto': bf16 where the processor computes in it
     device: str = ''             # 'cpu', 'cuda' or 'cuda:1'; empty: a GPU where there is one
     processes: int = 0           # on a CPU: processes that share the batch; 0: one for each core, as far as the batch divides
+    override: bool = False       # go on with a run although settings have changed, as far as its checkpoint fits them
     dry_run: bool = False        # print the stages and what they cost, and stop
 
 # %% ../nbs/25_presets.ipynb #ab79fa50
@@ -187,8 +188,10 @@ def refuse_changes(
     cfg: TrainConfig, # the settings of this command
     out: Path,        # the run's folder
 ):
-    "A run goes on with the settings it began with"
+    "A run goes on with the settings it began with, unless they are overridden; returns what has changed, see `changed`"
     new = changed(cfg, out / 'config.json')
-    if new:
+    new.pop('override', None)
+    if new and not cfg.override:
         name, (old, value) = next(iter(new.items()))
-        raise ValueError(f'{out} was begun with --{name.replace("_", "-")} {old} and is now given {value}; use the same settings, or another --out')
+        raise ValueError(f'{out} was begun with --{name.replace("_", "-")} {old} and is now given {value}; use the same settings, or another --out, or --override')
+    return new

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from .augment import blur_sigma
 from .checkpoint import flatten_adam, load_run, restore_adam, save_generator, save_run
-from .commands import command, is_ours, rng
+from .commands import command, rng
 from .data import ImageData, load_data, stream
 from .discriminator import Discriminator
 from .embeddings import class_embeddings
@@ -29,12 +29,13 @@ from .losses import PathLength
 from .metrics import fid, real_moments, to_uint8
 from .plan import describe, taken_over
 from .presets import TrainConfig, configure, numbers, rate, refuse_changes
-from .processes import check_split, fellows, maps_dtype, processes, smaller_micro, start_ranks, stoppable
+from .processes import check_split, fellows, maps_dtype, processes, start_ranks, stoppable
 from .record import record
-from .step import NotFinite, OutOfMemory, Players, Ranks, Rules, draw_step, train_step
+from .step import Players, Ranks, Rules, draw_step, train_step
+from .trouble import KEPT, Careful
 
 # %% ../nbs/33_train.ipynb #556ceef6
-class Run:
+class Run(Careful):
     "A training run: what it is, and where it is"
     def __init__(self,
         cfg: TrainConfig, # the settings
@@ -53,7 +54,7 @@ class Run:
         self.images = self.stage_images = self.step = 0
         self.best, self.log, self.real, self.asked = None, [], {}, []
         self.goal, self.sums = None, {}                                           # of the present tick
-        self.micro, self.bad, self.skipped, self.retries, self.trouble = cfg.micro, 0, 0, 0, ''
+        self.micro = cfg.micro                                                    # until memory does not suffice
 
     @property
     def stage(self): "The present stage"; return self.growth.stage
@@ -146,7 +147,10 @@ def tick(self: Run,
         self.images, self.stage_images, self.step = self.images + batch, self.stage_images + batch, self.step + 1
         for k, v in figures.items(): self.sums[k] = [a + b for a, b in zip(self.sums.get(k, (0, 0)), (v, 1), strict=True)]
         if bar is not None: bar.update(batch); bar.set_postfix({k: f'{figures[k]:.2f}' for k in ('loss_g', 'loss_real', 'loss_fake') if k in figures})
-        if self.bad == 3: self.roll_back(bar); return self.tick(bar)
+        if self.bad == 3:
+            self.roll_back()
+            if bar is not None: bar.n = self.images; bar.refresh()
+            return self.tick(bar)
         self.stop_if_asked()
     n, skipped = max(n for _, n in self.sums.values()), self.skipped
     self.goal, self.skipped, self.retries = None, 0, 0
@@ -154,61 +158,21 @@ def tick(self: Run,
 
 # %% ../nbs/33_train.ipynb #5a0c14e2
 @patch
-def take(self: Run,
+def attempt(self: Run,
     images: torch.Tensor, # this rank's real images, uint8 (B / world, 3, R, R)
     labels: torch.Tensor, # their classes, (B / world,)
+    seed: int,            # of the step's draws
 ):
-    "One step; its figures, or {} if it was skipped"
-    cfg = self.cfg
-    seed = cfg.seed + max(self.retries - 1, 0)                                    # other noise where the same noise has failed twice
-    draws = draw_step(seed, self.images, self.stage.batch, cfg.z_dim, self.data.labels, len(self.networks), cfg.augment)
-    while True:
-        try: figures = train_step(self.players, replace(self.rules(), micro=self.micro), images, labels, draws, self.ranks, seed, self.step, self.images)
-        except OutOfMemory: self.shrink(); continue
-        except NotFinite as e:
-            self.bad, self.skipped, self.trouble = self.bad + 1, self.skipped + 1, self.trouble if self.bad else str(e)
-            return {}
-        self.bad = 0
-        return figures
+    "One step; its figures"
+    draws = draw_step(seed, self.images, self.stage.batch, self.cfg.z_dim, self.data.labels, len(self.networks), self.cfg.augment)
+    return train_step(self.players, replace(self.rules(), micro=self.micro), images, labels, draws, self.ranks, seed, self.step, self.images)
 
 @patch
-def shrink(self: Run):
-    "Halve the micro-batch, or end with a sentence if that cannot be"
-    now = self.micro or self.stage.batch // self.ranks.world
-    self.micro = smaller_micro(self.cfg, self.ranks.world, now)
-    if not self.micro:
-        raise ValueError(f'memory does not suffice for micro-batches of {now} images, and batches do not divide into smaller ones with groups of {self.cfg.bn_group} '
-                         'for batch norm; use more processes, a machine with more memory, or a smaller --bn-group')
-    if self.device.type == 'cuda': torch.cuda.empty_cache()
-    self.report(f'memory does not suffice for {now} images at once; going on with micro-batches of {self.micro}, as --micro {self.micro} would')
-
-# %% ../nbs/33_train.ipynb #5a0c14e4
-@patch
-def roll_back(self: Run,
-    bar=None, # a progress bar, set back
-):
-    "Back to the last checkpoint, or to the beginning; the third time for the same one, a `ValueError` with a diagnosis"
-    tries, skipped, at = self.retries + 1, self.skipped, self.images
-    if tries > 2: raise ValueError(self.diagnosis())
-    self.ranks.wait()
-    if not self.go_on():
-        self.images = self.stage_images = self.step = 0
-        self.goal, self.sums = None, {}
-        self.path.load_state_dict(dict(mean=0.)); self.begin()
-    self.retries, self.skipped, self.bad = tries, skipped, 0
-    if bar is not None: bar.n = self.images; bar.refresh()
-    self.report(f'three steps in a row were not finite ({self.trouble}); at {at} images, back to {self.images}' + (' with other noise' if tries == 2 else ''))
-
-@patch
-def diagnosis(self: Run):
-    "Why the run cannot go on, and what to try"
-    p, largest = self.players, {}
-    for who, net in (('G', p.G), ('D', p.D)):
-        sizes = {k: w.detach().abs().max().item() for k, w in net.named_parameters() if w.requires_grad}
-        k = max(sizes, key=lambda k: (sizes[k] != sizes[k], sizes[k]))
-        largest[who] = f'{who}.{k} of {sizes[k]:.2g}'
-    return (f'the run diverged: {self.trouble}, and so again after going back twice; the largest weights are now {" and ".join(largest.values())}: '
-            'use a lower --g-lr or --d-lr' + (', or --precision fp32' if self.dtype != torch.float32 else '') + ', in a new folder')
+def restart(self: Run):
+    "Begin again"
+    self.images = self.stage_images = self.step = 0
+    self.goal, self.sums = None, {}
+    self.path.load_state_dict(dict(mean=0.)); self.begin()
 
 # %% ../nbs/33_train.ipynb #702b9529
 @patch
@@ -240,7 +204,7 @@ def save(self: Run):
     p = self.players
     tensors = dict(G=p.G.state_dict(), ema=p.ema.state_dict(), D=p.D.state_dict(), opt_g=flatten_adam(p.opt_g), opt_d=flatten_adam(p.opt_d), best=self.best or {})
     state = dict(images=self.images, stage_images=self.stage_images, step=self.step, growth=self.growth.state_dict(), path=self.path.state_dict(), log=self.log,
-                 tick=dict(goal=self.goal, sums=self.sums, skipped=self.skipped, retries=self.retries, bad=self.bad, trouble=self.trouble))
+                 tick={k: getattr(self, k) for k in ('goal', 'sums', *KEPT)})
     save_run(self.out / 'checkpoints', self.images, tensors, state, self.cfg.keep)
 
 # %% ../nbs/33_train.ipynb #17fd5828
@@ -251,7 +215,7 @@ def resume(self: Run):
     if found is None: return False
     tensors, state = found
     self.images, self.stage_images, self.step, self.log = (state[k] for k in ('images', 'stage_images', 'step', 'log'))
-    for k in ('goal', 'sums', 'skipped', 'retries', 'bad', 'trouble'): setattr(self, k, state['tick'].get(k, getattr(self, k)))
+    for k in ('goal', 'sums', *KEPT): setattr(self, k, state['tick'].get(k, getattr(self, k)))
     self.growth.load_state_dict(state['growth']); self.path.load_state_dict(state['path'])
     cfg, table = self.cfg, tensors['G']['mapping.embed.weight']
     def generator():
@@ -263,16 +227,6 @@ def resume(self: Run):
     restore_adam(self.players.opt_g, tensors['opt_g']); restore_adam(self.players.opt_d, tensors['opt_d'])
     self.best = tensors['best'] or None
     return True
-
-# %% ../nbs/33_train.ipynb #5a0c14e9
-@patch
-def go_on(self: Run):
-    "As `resume`; a checkpoint that does not fit the settings is an error that says so"
-    try: return self.resume()
-    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as e:
-        if is_ours(e) and type(e) is ValueError: raise
-        first = (str(e).strip() or type(e).__name__).splitlines()[0]
-        raise ValueError(f'the checkpoint in {self.out} does not fit these settings and data ({first}); use those that it was made with, or another --out') from e
 
 # %% ../nbs/33_train.ipynb #2777595a
 @torch.no_grad()
@@ -373,9 +327,11 @@ def go(
     "Resume or begin, and train to the end"
     run.ranks = Ranks()
     if run.go_on(): run.report(f'going on with {run.out} after {run.images} images')
-    else:
-        run.begin()
-        if run.ranks.rank == 0: write_atomically(run.out / 'config.json', run.cfg.save)
+    else: run.begin()
+    if run.ranks.rank == 0:
+        path = run.out / 'config.json'
+        for k, (old, new) in (refuse_changes(run.cfg, run.out) if path.exists() else {}).items(): run.report(f'--{k.replace("_", "-")} is now {new}; it was {old}')
+        if run.cfg.override or not path.exists(): write_atomically(path, run.cfg.save)
     run.ranks.wait()
     run.loop()
 
