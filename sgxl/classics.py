@@ -10,6 +10,7 @@ __all__ = ['ARRAY', 'NDARRAY', 'DTYPE', 'ENCODE', 'KNOWN', 'from_arrays', 'read_
 import gzip
 import io
 import pickletools
+import zlib
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -25,8 +26,10 @@ def from_arrays(
     "A `Source` of all images"
     images, labels, splits = {}, [], []
     for file, split, a, l in parts:
-        if len(a) != len(l) or not len(a) or int(np.max(l)) >= len(classes):
-            raise ValueError(f'{file} of {path} is damaged ({len(a)} images, {len(l)} labels of up to {len(classes)} classes): use another copy')
+        a, l = np.asarray(a), np.asarray(l)
+        good = (a.ndim == 3 or a.shape[3:] == (3,)) and a.size and a.dtype == np.uint8 and max(a.shape[1:]) < 2**14 and l.dtype.kind in 'iu' and l.shape == a.shape[:1]
+        if not good or not 0 <= int(l.min()) <= int(l.max()) < len(classes):
+            raise ValueError(f'{file} of {path} is damaged (images of shape {a.shape}, labels of shape {l.shape} for {len(classes)} classes): use another copy')
         images |= {f'{file}/{i:05d}': row for i, row in enumerate(a)}
         labels += [int(i) for i in l]; splits += [split] * len(a)
     return Source(images.__getitem__, list(images), labels, classes, splits)
@@ -42,7 +45,7 @@ def read_idx(
         if raw[:3] != b'\0\0\x08': raise ValueError('its first bytes are no IDX header')
         shape = np.frombuffer(raw, '>u4', raw[3], 4).tolist()
         return np.frombuffer(raw, np.uint8, int(np.prod(shape, dtype=object)), 4 + 4 * raw[3]).reshape(shape)
-    except (ValueError, OSError, EOFError, IndexError) as e: raise ValueError(f'{name} is damaged ({e}): use another copy') from e
+    except (ValueError, OSError, EOFError, IndexError, zlib.error) as e: raise ValueError(f'{name} is damaged ({e}): use another copy') from e
 
 # %% ../nbs/28_classics.ipynb #6fb5ff64
 def mnist(
@@ -139,9 +142,9 @@ def cifar10(
         raw, what = files.read(n), f'{n} of {files.path}'
         if file.endswith('.bin'): a, l = cifar_binary(raw, what)
         else:
-            try: batch = read_pickle(raw); a, l = planes(batch['data']), batch['labels']
+            try: batch = read_pickle(raw); a, l = planes(batch['data']), np.asarray(batch['labels'])
             except Exception as e:
-                raise ValueError(f'{what} is no batch of CIFAR-10 ({e}); it was not run: use another copy, or cifar-10-binary.tar.gz') from e
+                raise ValueError(f'{what} is no batch of CIFAR-10 ({str(e)[:200]}); it was not run: use another copy, or cifar-10-binary.tar.gz') from e
         parts.append((n, 'test' if file.startswith('test') else 'train', a, l))
     return from_arrays(parts, classes, files.path)
 

@@ -78,13 +78,13 @@ def image(self: ImageData,
 ):
     "One image, uint8 `(3, R, R)`; a file that cannot be read is an error that names it"
     key = self.keys[i] if self.keys else i
-    try: picture = self.opener(resolution)(i)
+    try: picture = self.opener(resolution)(i); rgb = to_rgb(picture)
     except (BadImage, OSError) as e: raise ValueError(f'{key} of {self.name} cannot be read as an image ({e}); repair or remove it') from e
     if min(picture.size) < resolution and not self.warned:
         self.warned = True
         warnings.warn(f'{key} of {self.name} has {picture.width} × {picture.height} pixels and is enlarged to {resolution}², others perhaps too; '
                       'python -m sgxl.data prepares a set and says what is enlarged', stacklevel=2)
-    return fit(picture, resolution)
+    return fit(rgb, resolution)
 
 # %% ../nbs/30_data.ipynb #d5f06ace
 @patch
@@ -119,7 +119,7 @@ def load_data(
 ):
     "Open a data set"
     if str(source) == 'digits': return digits()
-    stored, notes = {}, read_notes(source) if Path(source).is_dir() else {}
+    stored, notes = {}, read_notes(source) if os.path.isdir(source) else {}
     if notes: stored = stored_sets(source, notes, split)
     src = next(iter(stored.values())).source if stored else open_source(source)
     pick = pick_split(src, split, source)
@@ -174,6 +174,8 @@ def stored_sets(
     "Resolution -> `StoredSet`, for all that are complete"
     if split not in notes: raise ValueError(f'split {split} was asked for; {folder} has {", ".join(sorted(notes))}: name one of these')
     note = notes[split]
+    good = isinstance(note, dict) and isinstance(note.get('complete'), list) and all(type(r) is int for r in note['complete'])
+    if not good or not {'shards', 'class_names', 'class_index'} <= set(note): raise ValueError(f'sets.json of {folder} is damaged; prepare the set again in a new folder')
     if not note['complete']: raise ValueError(f'the {split} set of {folder} is not finished: repeat the command that prepares it')
     shards = {r: len(list(Path(folder).glob(f'{split}-{r}-??????.tar'))) for r in note['complete']}
     name = lambda r: f'{split}-{r}-{{000000..{shards[r] - 1:06d}}}.tar' if note['shards'] else f'{split}-{r}.zip'

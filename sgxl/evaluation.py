@@ -46,8 +46,8 @@ def load_npz(
     if a.ndim != 4 or a.shape[3] != 3 or a.dtype != np.uint8 or not len(a):
         raise ValueError(f'arr_0 of {path} has shape {a.shape} and type {a.dtype}; expected images uint8 (N, H, W, 3)')
     labels = arrays.get('arr_1', np.zeros(len(a), np.int64))
-    if labels.shape != a.shape[:1] or labels.dtype.kind not in 'iu':
-        raise ValueError(f'arr_1 of {path} has shape {labels.shape} and type {labels.dtype}; expected {len(a)} whole numbers')
+    if labels.shape != a.shape[:1] or labels.dtype.kind not in 'iu' or not 0 <= labels.min() <= labels.max() < 2**20:
+        raise ValueError(f'arr_1 of {path} has shape {labels.shape} and type {labels.dtype}; expected {len(a)} whole numbers from 0 to {2**20}')
     data = ImageData(lambda i: Image.fromarray(a[i]), labels, [str(i) for i in range(labels.max() + 1)], str(path), cache_gb=0)
     data.raw = lambda i: a[i].tobytes()
     return data

@@ -34,7 +34,7 @@ def open_picture(
             warnings.simplefilter('ignore')                                   # limits are checked below; notes on odd metadata help nobody
             image = Image.open(io.BytesIO(raw), formats=FORMATS)
             w, h = image.size
-            if w * h > MAX_PIXELS: raise BadImage(f'it claims {w} × {h} pixels, more than {MAX_PIXELS}')
+            if not 0 < w * h <= MAX_PIXELS: raise BadImage(f'it claims {w} × {h} pixels; expected at least one and at most {MAX_PIXELS}')
             image.load()
     except (BadImage, MemoryError): raise
     except Image.UnidentifiedImageError as e: raise BadImage('it is in no image format that is read here') from e
@@ -47,15 +47,18 @@ def to_rgb(
     image: Image.Image, # a picture in any mode that Pillow reads
 ):
     "The picture as 8-bit RGB, upright"
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith('I') or image.mode == 'F':                       # 16-bit and float greys
-        a = np.asarray(image, dtype=np.float64)
-        deep = image.mode.startswith('I;16') or a.max() > 255
-        image = Image.fromarray(np.clip(np.rint(a / (257 if deep else 1)), 0, 255).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert('RGBA')
-        image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
-    return image.convert('RGB')
+    try: image = ImageOps.exif_transpose(image)
+    except Exception: image = image.copy()                                    # a note on its orientation that cannot be read is none
+    try:
+        if image.mode.startswith('I') or image.mode == 'F':                       # 16-bit and float greys
+            a = np.asarray(image, dtype=np.float64)
+            deep = image.mode.startswith('I;16') or a.max() > 255
+            image = Image.fromarray(np.clip(np.rint(a / (257 if deep else 1)), 0, 255).astype(np.uint8))
+        if image.has_transparency_data:
+            image = image.convert('RGBA')
+            image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
+        return image.convert('RGB')
+    except Exception as e: raise BadImage(f'its colours cannot be read ({e})') from e      # damaged palettes and the like
 
 # %% ../nbs/26_pictures.ipynb #df139661
 def square(

@@ -78,8 +78,10 @@ def read_notes(
 ):
     "Content of its `sets.json`; {} if there is none"
     path = Path(dest, 'sets.json')
-    try: return json.loads(path.read_text()) if path.exists() else {}
-    except ValueError as e: raise ValueError(f'{path} is damaged ({e}); remove {dest} and prepare it again') from e
+    try: notes = json.loads(path.read_text()) if path.exists() else {}
+    except (ValueError, RecursionError) as e: raise ValueError(f'{path} is damaged ({e}); remove {dest} and prepare it again') from e
+    if not isinstance(notes, dict): raise ValueError(f'{path} is damaged (it holds no table); remove {dest} and prepare it again')
+    return notes
 
 # %% ../nbs/29a_prepare.ipynb #42e6491a
 def check_settings(

@@ -76,6 +76,7 @@ class TrainConfig:
     tf32: bool = False           # on a GPU: multiply in TF32, faster and coarser than fp32
     device: str = ''             # 'cpu', 'cuda' or 'cuda:1'; empty: a GPU where there is one
     processes: int = 0           # on a CPU: processes that share the batch; 0: one for each core, as far as the batch divides
+    override: bool = False       # go on with a run although settings have changed, as far as its checkpoint fits them
     dry_run: bool = False        # print the stages and what they cost, and stop
 
 # %% ../nbs/25_presets.ipynb #ab79fa50
@@ -216,7 +217,8 @@ def changed(
 ):
     "Settings that differ and would alter the result: `{name: (run's, command's)}`"
     try: old = json.loads(Path(path).read_text())
-    except ValueError: raise ValueError(f'{path} is not readable as JSON; restore it, or give another --out') from None
+    except (ValueError, RecursionError): raise ValueError(f'{path} is not readable as JSON; restore it, or give another --out') from None
+    if not isinstance(old, dict): raise ValueError(f'{path} holds no settings; restore it, or give another --out')
     new = {f.name: getattr(cfg, f.name) for f in fields(cfg)}
     return {k: (old.get(k), v) for k, v in new.items() if k not in FREE and old.get(k) != v}
 
@@ -224,8 +226,10 @@ def refuse_changes(
     cfg: TrainConfig, # the settings of this command
     out: Path,        # the run's folder
 ):
-    "A run goes on with the settings it began with"
+    "A run goes on with the settings it began with, unless they are overridden; returns what has changed, see `changed`"
     new = changed(cfg, out / 'config.json')
-    if new:
+    new.pop('override', None)
+    if new and not cfg.override:
         name, (old, value) = next(iter(new.items()))
-        raise ValueError(f'{out} was begun with --{name.replace("_", "-")} {old} and is now given {value}; use the same settings, or another --out')
+        raise ValueError(f'{out} was begun with --{name.replace("_", "-")} {old} and is now given {value}; use the same settings, or another --out, or --override')
+    return new

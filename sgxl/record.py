@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
-from .files import write_atomically, write_text
+from .files import told, write_atomically, write_text
 
 # %% ../nbs/32d_record.ipynb #ca5cda40
 def draw_curves(
@@ -52,6 +52,6 @@ def record(
     write_text(out / 'log.jsonl', ''.join(json.dumps(e) + '\n' for e in log))
     save_picture(picture, out / f'samples_{images:08d}.png')
     save_picture(draw_curves(log), out / 'curves.png')
-    with SummaryWriter(out) as board:
+    with told(out), SummaryWriter(out) as board:
         for k, v in log[-1].items(): board.add_scalar(k, v, images)
         board.add_image('samples', np.asarray(picture), images, dataformats='HWC')

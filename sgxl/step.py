@@ -4,9 +4,11 @@
 
 # %% auto #0
 __all__ = ['Ranks', 'Draws', 'draw_step', 'Players', 'Rules', 'look', 'generator_turn', 'discriminator_turn', 'path_turn',
-           'train_step', 'check_finite', 'move']
+           'gather', 'train_step', 'move', 'NotFinite', 'OutOfMemory', 'forget', 'lacks_memory', 'together',
+           'check_finite']
 
 # %% ../nbs/24_step.ipynb #76337cd9
+import re
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -197,6 +199,30 @@ def path_turn(
     return torch.stack([lengths.detach().sum(), lengths.new_tensor(float(len(lengths)))])
 
 # %% ../nbs/24_step.ipynb #c7ef1103
+def gather(
+    p: Players,            # the networks; gradients are added to theirs
+    rules: Rules,          # losses, blur, size of a micro-batch
+    images: torch.Tensor,  # this rank's real images, uint8 (B / world, 3, R, R)
+    labels: torch.Tensor,  # their classes, (B / world,)
+    draws: Draws,          # the step's draws, for the whole batch
+    ranks: Ranks,          # who we are
+    seed: int,             # the run's seed
+    step: int,             # steps taken before
+    images_seen: int,      # images seen before
+):
+    "All turns, micro-batch by micro-batch; returns the sums of losses and path lengths, float64 (6,)"
+    batch, mine, total = len(draws.z), len(images), torch.zeros(6, dtype=torch.float64)
+    micro, due = rules.micro or mine, rules.path is not None and rules.path.due(step, images_seen)
+    for at in range(0, mine, micro):
+        rows = slice(ranks.rank * mine + at, ranks.rank * mine + min(at + micro, mine))
+        g, maps, c = generator_turn(p, rules, draws, rows, 1 / batch)
+        if due: total[4:] += path_turn(p, rules.path, draws, rows, seed, images_seen).cpu()
+        d = discriminator_turn(p, rules, draws, rows, 1 / batch, images[at:at + micro], labels[at:at + micro], maps, c,
+                               rules.r1 if rules.r1 and rules.r1.due(step) else None)
+        total[:4] += torch.cat([g, d]).cpu()
+    return total
+
+# %% ../nbs/24_step.ipynb #3d77f9d1
 def train_step(
     p: Players,            # the networks; changed in place
     rules: Rules,          # losses, blur, averages
@@ -208,44 +234,78 @@ def train_step(
     step: int = 0,         # steps taken before
     images_seen: int = 0,  # images seen before
 ):
-    "One step of both players; returns its figures as a dict"
-    batch, mine = len(draws.z), len(images)
-    micro, due = rules.micro or mine, rules.path is not None and rules.path.due(step, images_seen)
-    for opt in (p.opt_g, p.opt_d): opt.zero_grad(set_to_none=True)
-    total = torch.zeros(6, dtype=torch.float64)
-    for at in range(0, mine, micro):
-        rows = slice(ranks.rank * mine + at, ranks.rank * mine + min(at + micro, mine))
-        g, maps, c = generator_turn(p, rules, draws, rows, 1 / batch)
-        if due: total[4:] += path_turn(p, rules.path, draws, rows, seed, images_seen).cpu()
-        d = discriminator_turn(p, rules, draws, rows, 1 / batch, images[at:at + micro], labels[at:at + micro], maps, c,
-                               rules.r1 if rules.r1 and rules.r1.due(step) else None)
-        total[:4] += torch.cat([g, d]).cpu()
-    total = ranks.sum(total.to(next(p.G.parameters()).device)).cpu()
-    figures = dict(zip(('loss_g', 'guidance', 'loss_real', 'loss_fake'), (total[:4] / batch).tolist(), strict=True))
-    check_finite(figures, images_seen)
-    if due: rules.path.update((total[4] / total[5]).item()); figures['path_length'] = rules.path.mean
-    move(p, rules, ranks)
+    "One step of both players; returns its figures as a dict. After `NotFinite` or `OutOfMemory` nothing has moved"
+    forget(p)
+    total = together(p, ranks, lambda: gather(p, rules, images, labels, draws, ranks, seed, step, images_seen))
+    figures = dict(zip(('loss_g', 'guidance', 'loss_real', 'loss_fake'), (total[:4] / len(draws.z)).tolist(), strict=True))
+    length = dict(path_length=(total[4] / total[5]).item()) if total[5] else {}
+    for net in (p.G, p.D): ranks.sum_gradients(trainable(net))
+    pending = ranks.sum(p.G.pending())
+    check_finite(p, figures | length, pending, images_seen)
+    if length: rules.path.update(length['path_length']); figures['path_length'] = rules.path.mean
+    move(p, rules, pending)
     return figures
 
-# %% ../nbs/24_step.ipynb #3d77f9d1
-def check_finite(
-    figures: dict,     # losses of the step
-    images_seen: int,  # where in the run
-):
-    "Stop at a loss that is not a number: nothing is silently zeroed"
-    bad = [k for k, v in figures.items() if not abs(v) < float('inf')]
-    if bad: raise FloatingPointError(f'{", ".join(bad)} became {figures[bad[0]]} after {images_seen} images; the run diverged: '
-                                     'resume from its last checkpoint with a lower learning rate')
-
 def move(
-    p: Players,    # the networks, with gradients
+    p: Players,    # the networks, with the gradients of all ranks
     rules: Rules,  # averages
-    ranks: Ranks,  # who we are
+    pending: torch.Tensor, # the generator's statistics, of all ranks
 ):
-    "Add the ranks' gradients and statistics, and move everything once"
-    for net, opt in ((p.G, p.opt_g), (p.D, p.opt_d)):
-        ranks.sum_gradients(trainable(net))
-        opt.step()
+    "Move everything once"
+    for opt in (p.opt_g, p.opt_d): opt.step()
     p.D.step_spectral_norm()
-    p.G.commit(ranks.sum(p.G.pending()), rules.magnitude_beta)
+    p.G.commit(pending, rules.magnitude_beta)
     p.average(rules.ema_beta)
+
+# %% ../nbs/24_step.ipynb #5a0c11e3
+class NotFinite(FloatingPointError): "A loss or a gradient is not a number; nothing has moved"
+
+class OutOfMemory(MemoryError): "Memory does not suffice for a micro-batch on some rank; nothing has moved"
+
+def forget(
+    p: Players, # the networks
+):
+    "Drop gradients and statistics that were gathered"
+    p.D.requires_grad_(True)
+    for opt in (p.opt_g, p.opt_d): opt.zero_grad(set_to_none=True)
+    p.G.mapping.pending_w = None
+    for layer in p.G.synthesis.layers: layer.pending = None
+
+# %% ../nbs/24_step.ipynb #5a0c11e4
+def lacks_memory(
+    error: BaseException, # what was raised
+):
+    "Does this say that memory does not suffice? PyTorch says it by another type on each device"
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or bool(re.search("can't allocate memory|not enough memory|bad_alloc", str(error)))
+
+def together(
+    p: Players,   # the networks
+    ranks: Ranks, # who we are
+    work,         # function without arguments that returns a tensor of 6 sums, see `gather`
+):
+    "What `work` returns, summed over all ranks; `OutOfMemory` on all of them if one could not"
+    total = None
+    try: total = work()
+    except (RuntimeError, MemoryError) as e:
+        if not lacks_memory(e): raise
+    lacking = float(total is None)
+    total = torch.cat([torch.zeros(6, dtype=torch.float64) if total is None else total, torch.tensor([lacking], dtype=torch.float64)])
+    total = ranks.sum(total.to(next(p.G.parameters()).device)).cpu()
+    if total[6]: forget(p); raise OutOfMemory('memory does not suffice for a micro-batch; use a smaller one (--micro)')
+    return total[:6]
+
+# %% ../nbs/24_step.ipynb #5a0c11e5
+def check_finite(
+    p: Players,            # the networks, with the gradients of all ranks
+    figures: dict,         # losses of the step, over all ranks
+    pending: torch.Tensor, # the generator's statistics, over all ranks
+    images_seen: int,      # where in the run
+):
+    "Nothing is silently zeroed: a loss, gradient or statistic that is not finite is `NotFinite`, and all is dropped"
+    bad = [f'{k} became {v}' for k, v in figures.items() if not abs(v) < float('inf')]
+    if not bad:
+        grads = {f'{who}.{k}': w.grad for who, net in (('G', p.G), ('D', p.D)) for k, w in net.named_parameters() if w.grad is not None}
+        peaks = torch.stack([pending.abs().max().float(), *torch._foreach_norm(list(grads.values()), float('inf'))]).tolist()
+        names = ['a statistic of G', *(f'the gradient of {k}' for k in grads)]
+        bad = [f'{k} became {v}' for k, v in zip(names, peaks, strict=True) if not v < float('inf')]
+    if bad: forget(p); raise NotFinite(f'{bad[0]} after {images_seen} images' + f' (and {len(bad) - 1} more)' * (len(bad) > 1))

@@ -8,6 +8,7 @@ __all__ = ['Run', 'sheet', 'check_images', 'train', 'go', 'fellow', 'main']
 # %% ../nbs/33_train.ipynb #11cee9ff
 import shutil
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -33,9 +34,10 @@ from .presets import TrainConfig, configure, rate, refuse_changes
 from .processes import check_split, fellows, maps_dtype, processes, start_ranks, stoppable
 from .record import record
 from .step import Players, Ranks, Rules, draw_step, train_step
+from .trouble import KEPT, Careful
 
 # %% ../nbs/33_train.ipynb #556ceef6
-class Run:
+class Run(Careful):
     "A training run: what it is, and where it is"
     def __init__(self,
         cfg: TrainConfig, # the settings
@@ -54,6 +56,7 @@ class Run:
         self.images = self.stage_images = self.step = 0
         self.best, self.log, self.real, self.asked = None, [], {}, []
         self.goal, self.sums = None, {}                                           # of the present tick
+        self.micro = cfg.micro                                                    # until memory does not suffice
 
     @property
     def stage(self): "The present stage"; return self.growth.stage
@@ -137,20 +140,42 @@ def rules(self: Run):
 def tick(self: Run,
     bar=None, # a progress bar, moved by each batch
 ):
-    "Train until the next evaluation; returns mean figures of the steps"
+    "Train until the next evaluation; returns mean figures of the steps, and how many were skipped"
     cfg, batch, budget = self.cfg, self.stage.batch, self.stage.max_kimg or float('inf')
     if self.goal is None: self.goal, self.sums = min((self.stage_images // (cfg.tick * 1000) + 1) * cfg.tick, budget) * 1000, {}
     batches = stream(self.data, self.stage.resolution, cfg.seed, self.images, batch, self.ranks.rank, self.ranks.world)
-    while self.stage_images < self.goal:
+    while self.stage_images < self.goal or not self.sums:
         self.players.set_lr(lr_at(self.stage_images, rate('g-lr', cfg.g_lr)), lr_at(self.stage_images, rate('d-lr', cfg.d_lr)))
-        draws = draw_step(cfg.seed, self.images, batch, cfg.z_dim, self.data.labels, len(self.networks), cfg.augment)
-        figures = train_step(self.players, self.rules(), *next(batches), draws, self.ranks, cfg.seed, self.step, self.images)
+        figures = self.take(*next(batches))
         self.images, self.stage_images, self.step = self.images + batch, self.stage_images + batch, self.step + 1
         for k, v in figures.items(): self.sums[k] = [a + b for a, b in zip(self.sums.get(k, (0, 0)), (v, 1), strict=True)]
-        if bar is not None: bar.update(batch); bar.set_postfix({k: f'{figures[k]:.2f}' for k in ('loss_g', 'loss_real', 'loss_fake')})
+        if bar is not None: bar.update(batch); bar.set_postfix({k: f'{figures[k]:.2f}' for k in ('loss_g', 'loss_real', 'loss_fake') if k in figures})
+        if self.bad == 3:
+            self.roll_back()
+            if bar is not None: bar.n = self.images; bar.refresh()
+            return self.tick(bar)
         self.stop_if_asked()
-    self.goal, n = None, max(n for _, n in self.sums.values())
-    return {k: v / n for k, (v, _) in self.sums.items()}
+    n, skipped = max(n for _, n in self.sums.values()), self.skipped
+    self.goal, self.skipped, self.retries = None, 0, 0
+    return {k: v / n for k, (v, _) in self.sums.items()} | dict(skipped=skipped)
+
+# %% ../nbs/33_train.ipynb #5a0c14e2
+@patch
+def attempt(self: Run,
+    images: torch.Tensor, # this rank's real images, uint8 (B / world, 3, R, R)
+    labels: torch.Tensor, # their classes, (B / world,)
+    seed: int,            # of the step's draws
+):
+    "One step; its figures"
+    draws = draw_step(seed, self.images, self.stage.batch, self.cfg.z_dim, self.data.labels, len(self.networks), self.cfg.augment)
+    return train_step(self.players, replace(self.rules(), micro=self.micro), images, labels, draws, self.ranks, seed, self.step, self.images)
+
+@patch
+def restart(self: Run):
+    "Begin again"
+    self.images = self.stage_images = self.step = 0
+    self.goal, self.sums = None, {}
+    self.path.load_state_dict(dict(mean=0.)); self.begin()
 
 # %% ../nbs/33_train.ipynb #702b9529
 @patch
@@ -182,7 +207,7 @@ def save(self: Run):
     p = self.players
     tensors = dict(G=p.G.state_dict(), ema=p.ema.state_dict(), D=p.D.state_dict(), opt_g=flatten_adam(p.opt_g), opt_d=flatten_adam(p.opt_d), best=self.best or {})
     state = dict(images=self.images, stage_images=self.stage_images, step=self.step, growth=self.growth.state_dict(), path=self.path.state_dict(), log=self.log,
-                 tick=dict(goal=self.goal, sums=self.sums))
+                 tick={k: getattr(self, k) for k in ('goal', 'sums', *KEPT)})
     save_run(self.out / 'checkpoints', self.images, tensors, state, self.cfg.keep)
 
 # %% ../nbs/33_train.ipynb #17fd5828
@@ -193,7 +218,7 @@ def resume(self: Run):
     if found is None: return False
     tensors, state = found
     self.images, self.stage_images, self.step, self.log = (state[k] for k in ('images', 'stage_images', 'step', 'log'))
-    self.goal, self.sums = state['tick']['goal'], state['tick']['sums']
+    for k in ('goal', 'sums', *KEPT): setattr(self, k, state['tick'].get(k, getattr(self, k)))
     self.growth.load_state_dict(state['growth']); self.path.load_state_dict(state['path'])
     width, keep = tensors['G']['mapping.embed.weight'].shape[1], taken_over(self.cfg, self.growth.index)
     G, ema = (make_generator(self.cfg, self.stage.resolution, self.data.num_classes, width, keep) for _ in range(2))
@@ -236,9 +261,9 @@ def loop(self: Run):
     with tqdm(total=total, initial=self.images, unit='img', disable=bool(self.ranks.rank), mininterval=2, dynamic_ncols=True) as bar:
         going = True
         while going:
-            resolution = self.stage.resolution
-            bar.set_description(f'{resolution}²')
+            bar.set_description(f'{self.stage.resolution}²')
             figures, value = self.tick(bar), self.evaluate()
+            resolution = self.stage.resolution
             done = self.growth.update(self.stage_images / 1000, value)
             self.log.append(dict(images=self.images, resolution=resolution, stage_images=self.stage_images, **{f'fid[{self.networks[0].name}]': value}, **figures))
             self.show()
@@ -306,10 +331,12 @@ def go(
 ):
     "Resume or begin, and train to the end"
     run.ranks = Ranks()
-    if run.resume(): run.report(f'going on with {run.out} after {run.images} images')
-    else:
-        run.begin()
-        if run.ranks.rank == 0: write_atomically(run.out / 'config.json', run.cfg.save)
+    if run.go_on(): run.report(f'going on with {run.out} after {run.images} images')
+    else: run.begin()
+    if run.ranks.rank == 0:
+        path = run.out / 'config.json'
+        for k, (old, new) in (refuse_changes(run.cfg, run.out) if path.exists() else {}).items(): run.report(f'--{k.replace("_", "-")} is now {new}; it was {old}')
+        if run.cfg.override or not path.exists(): write_atomically(path, run.cfg.save)
     run.ranks.wait()
     run.loop()
 

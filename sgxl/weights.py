@@ -61,7 +61,7 @@ def recorded_options(
         if 'create_model' in row.get('timm', ''): found = call_arguments(row['timm'].split(';')[0])
         notes = {k: json.loads(v) for k, v in (notes or {}).items() if k in ('mean', 'std', 'model_args')}
         return found | {k: row[k] for k in ('mean', 'std') if k in row} | notes.pop('model_args', {}) | notes
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         raise ValueError(f"what is recorded about {path}, in its metadata or in {record.name} beside it, cannot be read; "
                          "expected mean, std and arguments for timm as JSON; mend it or remove it") from None
 
