@@ -82,9 +82,9 @@ def _upsampled(image, bias, uy, ux, top, left, height, width, SIZE: constexpr, S
     i, j = top + tl.arange(0, SIZE)[:, None], left + tl.arange(0, SIZE)[None, :]
     inside = (i >= 0) & (i < height) & (j >= 0) & (j < width)
     x = tl.load(image + i * width + j, mask=inside, other=0.).to(SUM)
-    x = _rounded(tl.where(inside, x + bias, 0.), ux, PRECISION)                                      # (SIZE, SIZE)
-    x = _rounded(_dot(x, ux, tl.full((SIZE, ux.shape[1]), 0., SUM), PRECISION), ux, PRECISION)  # (SIZE, block)
-    return _dot(uy, x, tl.full((uy.shape[0], ux.shape[1]), 0., SUM), PRECISION)              # (block, block)
+    x = _rounded(tl.where(inside, x + bias, 0.), ux, PRECISION)                                     # (SIZE, SIZE)
+    x = _rounded(_dot(x, ux, tl.full((SIZE, ux.shape[1]), 0., SUM), PRECISION), ux, PRECISION)      # (SIZE, block)
+    return _dot(uy, x, tl.full((uy.shape[0], ux.shape[1]), 0., SUM), PRECISION)                     # (block, block)
 
 # %% ../nbs/03a_fused.ipynb #6ccb18d1
 @jit
