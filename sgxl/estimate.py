@@ -289,11 +289,12 @@ def costs(
 ) -> str:
     "What the stages of a run cost on this machine"
     networks, speed = [net.to(device) for net in untrained(cfg.features)[:cfg.networks or None]], {}
+    guided = [bool(cfg.guidance and cfg.classifier and s.resolution >= cfg.guidance_from) for s in cfg.schedule()]
+    guide = untrained(cfg.classifier)[0].to(device) if any(guided) else None
     rows = [f'{"stage":>7}{"10⁹ madds":>11}{"images/s":>10}{"h/10⁶ img":>11}{"micro":>7}{"memory":>11}']
     for i, s in enumerate(cfg.schedule()):
-        guided = bool(cfg.guidance and s.resolution >= cfg.guidance_from and cfg.classifier)
-        guide, micro = untrained(cfg.classifier)[0].to(device) if guided else None, cfg.micro or s.batch // world
-        e, speed[guided] = estimate(cfg, i, c_dim, networks, guide, device, clock, speed.get(guided))
+        micro = cfg.micro or s.batch // world
+        e, speed[guided[i]] = estimate(cfg, i, c_dim, networks, guide if guided[i] else None, device, clock, speed.get(guided[i]))
         rate = e.rate * world
         rows.append(f'{s.resolution:6d}²{e.work / 1e9:11.3g}{rate:10.3g}{1e6 / rate / 3600:11.3g}{micro:7d}{e.memory(micro) / 2**30:7.3g} GiB')
     rows.append(f'estimated on {device} with {world} process{"es" if world > 1 else ""}: operations are counted, speed and judges tried for a moment; memory is one process\'s')
