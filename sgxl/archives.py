@@ -154,7 +154,11 @@ def expand(
     if len(m[0]) > 30 or not 0 <= int(m[2]) - int(m[1]) < 10**6: raise ValueError(f'{path} was given as data; {m[0]} stands for no shards, or for more than a million: correct it')
     return [p for i in range(int(m[1]), int(m[2]) + 1) for p in expand(str(path).replace(m[0], f'{i:0{len(m[1])}d}', 1))]
 
-def compressed(path): "Is it a compressed file?"; return Path(path).open('rb').read(6).startswith((b'\x1f\x8b', b'BZh', b'\xfd7zXZ'))
+def compressed(
+    path, # a file
+):
+    "Does it begin as gzip, bzip2 or xz files do?"
+    with open(path, 'rb') as f: return f.read(6).startswith((b'\x1f\x8b', b'BZh', b'\xfd7zXZ'))
 
 # %% ../nbs/27_archives.ipynb #0f7744fc
 @patch

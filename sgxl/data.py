@@ -153,7 +153,12 @@ class Pictures:
         pick: list,     # the indices of the split
     ): self.source, self.pick = source, pick
     def __call__(self, i): return self.source.picture(self.pick[i])
-    def raw(self, i): "What is stored, as bytes"; x = self.source.fetch(self.source.keys[self.pick[i]]); return x.tobytes() if isinstance(x, np.ndarray) else x
+    def raw(self,
+        i: int, # index within the split
+    ):
+        "What is stored, as bytes"
+        x = self.source.fetch(self.source.keys[self.pick[i]])
+        return x.tobytes() if isinstance(x, np.ndarray) else x
 
 # %% ../nbs/30_data.ipynb #0cf491a3
 class StoredSet:

@@ -59,7 +59,11 @@ class Timm(Extractor):
         self.net, self.name, self.kinds = net, net.name, ('pool', 'logits') if net.num_classes else ('pool',)
         self.preprocessing = f'size {net.size}, mean {net.mean}, std {net.std}'
 
-    def look(self, images, kinds):
+    def look(self,
+        images: torch.Tensor, # 0 … 255, (N, 3, H, W), as large as the network wants them
+        kinds,                # any of 'pool', 'logits' and, where there is one, 'spatial'
+    ):
+        "The features of each kind, (N, D)"
         x = images / 127.5 - 1
         return {k: self.net.pooled(x) if k == 'pool' else self.net.logits(x) for k in kinds}
 
@@ -92,7 +96,11 @@ class Inception(Extractor):
         nn.Module.load_state_dict(self.net, weights)
         self.net.Mixed_6d.branch1x1.register_forward_hook(lambda m, i, o: self.seen.update(spatial=o[:, :7].flatten(1)))
 
-    def look(self, images, kinds):
+    def look(self,
+        images: torch.Tensor, # 0 … 255, (N, 3, H, W), as large as the network wants them
+        kinds,                # any of 'pool', 'logits' and, where there is one, 'spatial'
+    ):
+        "The features of each kind, (N, D)"
         pool, logits = self.net(images)
         found = dict(pool=pool, logits=logits, spatial=self.seen.pop('spatial'))
         return {k: found[k] for k in kinds}

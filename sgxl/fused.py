@@ -148,7 +148,11 @@ class Up(NamedTuple):
     factor: int     # samples a pixel
     pad: tuple      # p of (x, y)
 
-    def moved(self, by): return self._replace(pad=tuple(p + d for p, d in zip(self.pad, by)))
+    def moved(self,
+        by: tuple, # upsampled samples to add to the padding, for each axis
+    ):
+        "The same with more padding"
+        return self._replace(pad=tuple(p + d for p, d in zip(self.pad, by)))
 
 # %% ../nbs/03a_fused.ipynb #78ddc811
 class Job(NamedTuple):

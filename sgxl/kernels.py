@@ -152,9 +152,17 @@ class Bent:
     slope: float         # of the leaky ReLU below zero
     limit: float | None  # of the magnitude on the fine grid; None: no limit, or never reached
 
-    def curve(self, u): "The nonlinearity"; y = F.leaky_relu(u, self.slope); return y if self.limit is None else F.hardtanh(y, -self.limit, self.limit)
+    def curve(self,
+        u: torch.Tensor, # samples of the fine grid
+    ):
+        "The nonlinearity"
+        y = F.leaky_relu(u, self.slope)
+        return y if self.limit is None else F.hardtanh(y, -self.limit, self.limit)
 
-    def slopes(self, v, u):
+    def slopes(self,
+        v: torch.Tensor, # what is multiplied, of u's shape
+        u: torch.Tensor, # samples of the fine grid
+    ):
         "`v` times the nonlinearity's derivative at `u`"
         if self.limit is not None:
             v = torch.ops.aten.hardtanh_backward(v, F.leaky_relu(u, self.slope), -self.limit, self.limit)

@@ -97,7 +97,11 @@ class Painted:
         self.c = draw_labels(labels, num, g) if labels is not None and G.c_dim else torch.randint(max(G.c_dim, 1), (num,), generator=g)
 
     def __len__(self): return len(self.z)
-    def latents(self, positions): return self.z[positions].to(self.device), self.c[positions].to(self.device) if self.G.c_dim else None
+    def latents(self,
+        positions, # which images
+    ):
+        "Their noise and classes (None for a model without)"
+        return self.z[positions].to(self.device), self.c[positions].to(self.device) if self.G.c_dim else None
     @torch.no_grad()
     def __call__(self, positions):
         images = self.G(*self.latents(positions), self.psi)
