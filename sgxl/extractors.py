@@ -9,6 +9,7 @@ __all__ = ['Extractor', 'Timm', 'bare_inception', 'Inception', 'load_inception',
 import hashlib
 import io
 import urllib.error
+from threading import get_ident
 
 import torch
 from fastcore.basics import patch
@@ -94,7 +95,7 @@ class Inception(Extractor):
             raise ValueError(f"{source} does not fit Inception at {wrong[0]} and {len(wrong) - 1} more places; expected torch-fidelity's "
                              'weights-inception-2015-12-05-6726825d.pth or the same tensors as .safetensors')
         nn.Module.load_state_dict(self.net, weights)
-        self.net.Mixed_6d.branch1x1.register_forward_hook(lambda m, i, o: self.seen.update(spatial=o[:, :7].flatten(1)))
+        self.net.Mixed_6d.branch1x1.register_forward_hook(lambda m, i, o: self.seen.update({get_ident(): o[:, :7].flatten(1)}))
 
     def look(self,
         images: torch.Tensor, # 0 … 255, (N, 3, H, W), as large as the network wants them
@@ -102,7 +103,7 @@ class Inception(Extractor):
     ):
         "The features of each kind, (N, D)"
         pool, logits = self.net(images)
-        found = dict(pool=pool, logits=logits, spatial=self.seen.pop('spatial'))
+        found = dict(pool=pool, logits=logits, spatial=self.seen.pop(get_ident()))
         return {k: found[k] for k in kinds}
 
 # %% ../nbs/16_extractors.ipynb #46204d5a
