@@ -92,6 +92,7 @@ def seen_by(
 ):
     "Scores by name, with the extractor's in brackets; on rank 0, the others get none"
     sides = [{SEEN[n][i] for n in names} - {None} for i in (0, 1)]
+    extractor.check({w.split('.')[1] for w in sides[0] | sides[1]})           # before hours of work, not after
     r = known_or_collected(extractor, real, sides[0], folder, ranks=ranks, **kwargs) if sides[0] else {}
     f, out = collect(extractor, fake, sorted(sides[1]), ranks=ranks, **kwargs), {}
     if ranks is not None and ranks.rank: return out                          # only the first process knows what was in the cache

@@ -37,9 +37,15 @@ class Extractor(nn.Module):
         "Matrices by kind; images of another type or number of channels are an error"
         if images.ndim != 4 or images.shape[1] != 3 or images.dtype != torch.uint8:
             raise ValueError(f'images of shape {tuple(images.shape)} and type {images.dtype} were given; expected uint8 (N, 3, H, W)')
-        missing = sorted(set(kinds or ()) - set(self.kinds))
+        with torch.no_grad(): return self.look(images, self.check(kinds or self.kinds))
+
+    def check(self,
+        kinds, # those that are wanted
+    ):
+        "The same kinds, if this network gives them"
+        missing = sorted(set(kinds) - set(self.kinds))
         if missing: raise ValueError(f'{self.name} was asked for {missing[0]}; it gives {", ".join(self.kinds)}: choose other metrics or another network')
-        with torch.no_grad(): return self.look(images, kinds or self.kinds)
+        return kinds
 
 # %% ../nbs/16_extractors.ipynb #d3daa672
 @patch(as_prop=True)

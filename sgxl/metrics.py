@@ -181,7 +181,7 @@ def time_alone(
     def seconds(f, x):
         with workers(threads) as pool:
             start, rounds = time.perf_counter(), 0
-            while rounds < 10 and time.perf_counter() - start < .5: list(pool.map(f, [x] * threads)); wait(); rounds += 1
+            while rounds < 4 and time.perf_counter() - start < .5: list(pool.map(f, [x] * threads)); wait(); rounds += 1
             return (time.perf_counter() - start) / (rounds * threads * len(positions) * ranks.world) * len(source)
     for name, value in dict(images=len(source), extractor=seconds(look, images), generator=0 if source.ahead else seconds(source, positions)).items():
         clock[name] = clock.get(name, 0) + value
