@@ -7,6 +7,7 @@ __all__ = ['KINDS', 'lanczos', 'translate', 'rotate', 'smooth', 'draw_moves', 'e
 
 # %% ../nbs/25a_equivariance.ipynb #005b1eac
 import math
+from copy import copy
 
 import torch
 from torch import nn
@@ -95,6 +96,13 @@ def draw_moves(
     return shift.round() if kind == 'eqt' else shift
 
 # %% ../nbs/25a_equivariance.ipynb #bc5af348
+def _moved(synthesis, transforms):
+    "The network with other transforms (N, 3, 3); it shares everything else with the given one, which other threads may be using"
+    twin, layer = copy(synthesis), copy(synthesis.input)
+    layer._buffers = {**layer._buffers, 'transform': transforms.to(layer.transform)}
+    twin._modules = {**twin._modules, 'input': layer}
+    return twin
+
 @torch.no_grad()
 def equivariance_error(
     synthesis: nn.Module, # `G.synthesis`, or any network whose `input` has a `transform`
@@ -103,12 +111,10 @@ def equivariance_error(
     moves: torch.Tensor,  # one for each image, from `draw_moves`
 ):
     "Sum of squared differences and their number for each image, float64 (N, 2)"
-    still, layer = synthesis(ws), synthesis.input
-    size, before, angles = still.shape[-1], layer.transform, kind == 'eqr'
+    still, angles = synthesis(ws), kind == 'eqr'
+    size = still.shape[-1]
     each = [make_transform(angle=m) if angles else make_transform((m[0] / size, m[1] / size)) for m in moves.tolist()]
-    layer.transform = torch.stack(each).to(before)                            # (N, 3, 3)
-    try: moved = synthesis(ws).double()
-    finally: layer.transform = before
+    moved = _moved(synthesis, torch.stack(each))(ws).double()
     expected, known = (rotate if angles else translate)(still, moves)
     if angles: (expected, known), (moved, _) = smooth(expected, known), smooth(moved, known)
     if not known.flatten(1).any(1).all(): raise ValueError(f'images of {size}² were given; {kind} leaves nothing to compare: give at least 32²')

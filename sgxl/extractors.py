@@ -9,6 +9,7 @@ __all__ = ['Extractor', 'Timm', 'bare_inception', 'Inception', 'load_inception',
 import hashlib
 import io
 import urllib.error
+from threading import get_ident
 
 import torch
 from fastcore.basics import patch
@@ -36,9 +37,15 @@ class Extractor(nn.Module):
         "Matrices by kind; images of another type or number of channels are an error"
         if images.ndim != 4 or images.shape[1] != 3 or images.dtype != torch.uint8:
             raise ValueError(f'images of shape {tuple(images.shape)} and type {images.dtype} were given; expected uint8 (N, 3, H, W)')
-        missing = sorted(set(kinds or ()) - set(self.kinds))
+        with torch.no_grad(): return self.look(images, self.check(kinds or self.kinds))
+
+    def check(self,
+        kinds, # those that are wanted
+    ):
+        "The same kinds, if this network gives them"
+        missing = sorted(set(kinds) - set(self.kinds))
         if missing: raise ValueError(f'{self.name} was asked for {missing[0]}; it gives {", ".join(self.kinds)}: choose other metrics or another network')
-        with torch.no_grad(): return self.look(images, kinds or self.kinds)
+        return kinds
 
 # %% ../nbs/16_extractors.ipynb #d3daa672
 @patch(as_prop=True)
@@ -94,7 +101,7 @@ class Inception(Extractor):
             raise ValueError(f"{source} does not fit Inception at {wrong[0]} and {len(wrong) - 1} more places; expected torch-fidelity's "
                              'weights-inception-2015-12-05-6726825d.pth or the same tensors as .safetensors')
         nn.Module.load_state_dict(self.net, weights)
-        self.net.Mixed_6d.branch1x1.register_forward_hook(lambda m, i, o: self.seen.update(spatial=o[:, :7].flatten(1)))
+        self.net.Mixed_6d.branch1x1.register_forward_hook(lambda m, i, o: self.seen.update({get_ident(): o[:, :7].flatten(1)}))
 
     def look(self,
         images: torch.Tensor, # 0 … 255, (N, 3, H, W), as large as the network wants them
@@ -102,7 +109,7 @@ class Inception(Extractor):
     ):
         "The features of each kind, (N, D)"
         pool, logits = self.net(images)
-        found = dict(pool=pool, logits=logits, spatial=self.seen.pop('spatial'))
+        found = dict(pool=pool, logits=logits, spatial=self.seen.pop(get_ident()))
         return {k: found[k] for k in kinds}
 
 # %% ../nbs/16_extractors.ipynb #46204d5a
