@@ -244,9 +244,11 @@ def main(
     G = load(model, device)
     if cutoff is not None and not 0 <= cutoff <= G.num_ws:
         raise ValueError(f'--cutoff {cutoff} was given; this model has {G.num_ws} style codes: give 0-{G.num_ws}')
-    pairs, folder, kept, start = choose(seeds, classes, G.c_dim), make_folder(out), [], time.perf_counter()
-    if centroids and not Path(centroids).exists(): save_centroids(find_centroids(G, modes), centroids)
-    near = load_centroids(centroids, G) if centroids else None
+    pairs, new = choose(seeds, classes, G.c_dim), bool(centroids) and not Path(centroids).exists()
+    near = find_centroids(G, modes) if new else load_centroids(centroids, G) if centroids else None
+    folder = make_folder(out)
+    if new: save_centroids(near, centroids)
+    kept, start = [], time.perf_counter()
     with tqdm(total=len(pairs), unit='img', disable=None) as bar:
         for images in paint(G, pairs, trunc, cutoff, batch, near):
             if format == 'png': save_png(images, pairs[bar.n:bar.n + len(images)], folder)
