@@ -26,7 +26,7 @@ from .metrics import to_uint8
 from .models import find_model, load_classifier
 from .pictures import BadImage, TooSmall, open_picture, squares
 from .sample import make_folder, parse_numbers, pick_device, tile
-from .similarity import Lpips, mse, psnr, ssim
+from .similarity import Lpips, mse, psnr, ssim, torchmetric
 
 # %% ../nbs/41_invert.ipynb #41b0c010
 class TapDistance(nn.Module):
@@ -288,6 +288,7 @@ def main(
         if not value: raise ValueError(f'--{name} was not given; it must be: --target PICTURE --out FOLDER')
     if min(steps, pti_steps, batch) < 1 or not (0 < lr < 10 and 0 < pti_lr < 10 and 0 <= locality < 1e6 and 0 <= pixels < 1e6):
         raise ValueError('--steps, --pti-steps and --batch must be at least 1, --lr and --pti-lr between 0 and 10, --locality and --pixels at least 0')
+    torchmetric('functional.image')                                             # SSIM needs it in the end; say so before the search
     device = pick_device(device)
     if device.type == 'cpu': keep_memory()
     G = load_generator(find_model(model), device)
