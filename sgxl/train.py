@@ -23,7 +23,7 @@ from .data import ImageData, load_data, stream
 from .discriminator import Discriminator
 from .embeddings import class_embeddings
 from .estimate import costs, untrained
-from .files import owned, write_atomically
+from .files import owned, sweep, write_atomically
 from .generator import Generator
 from .growing import Growth, ema_beta, lr_at, paper_half_life
 from .judges import judges, make_discriminator
@@ -274,6 +274,7 @@ def train(
     if (out / 'config.json').exists(): refuse_changes(cfg, out)
     check_origin(cfg, data.num_classes)
     if (out / 'generator.safetensors').exists():
+        sweep(out)                                                            # of a process that was killed when all was done
         report(f'{out} is finished; its generator is {out}/generator.safetensors. Give another --out for a new run')
         return out
     data.workers = cfg.workers
