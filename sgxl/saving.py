@@ -17,7 +17,6 @@ from fastcore.basics import patch
 
 from .checkpoint import flatten_adam, load_run, restore_adam, save_run
 from .growing import trainable
-from .judges import make_discriminator
 from .plan import make_generator, taken_over
 from .presets import TrainConfig
 from .trouble import KEPT, Careful
