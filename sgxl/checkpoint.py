@@ -100,9 +100,10 @@ def save_run(
     images: int,   # images seen; the checkpoint's name
     tensors: dict, # group name -> dict of tensors
     state: dict,   # what JSON can hold
-    keep: int = 2, # how many checkpoints to keep
+    keep: int = 2, # how many of the last checkpoints to keep
+    also=(),       # images seen of others to keep
 ):
-    "Write a checkpoint and remove those before the last `keep`; returns its folder"
+    "Write a checkpoint and remove what need not be kept; returns its folder"
     final = Path(folder) / f'{images:012d}'
     with renamed(final) as beside:
         beside.mkdir()
@@ -112,7 +113,9 @@ def save_run(
         (beside / 'manifest.json').write_text(json.dumps(files, indent=1))
         for p in beside.iterdir(): sync(p)
         remove(final)
-    for old in checkpoints(folder)[:-keep]: remove(old)
+    before = [c for c in checkpoints(folder) if c.name <= final.name]         # a damaged one may come after
+    for old in before[:-keep]:
+        if int(old.name) not in also: remove(old)
     return final
 
 # %% ../nbs/31_checkpoint.ipynb #86d1833c

@@ -53,11 +53,12 @@ class ImageData:
         self.class_names, self.name, self.keys = list(class_names), name, keys
         self.cache_bytes, self.class_index, self.cached, self.stored, self.warned = cache_gb * 1e9, class_index, {}, stored or {}, small
 
+    workers = 0      # threads that decode; 0: one for each core, up to 16
     def __len__(self): return len(self.labels)
     @property
     def num_classes(self): "Number of classes"; return len(self.class_names)
     @cached_property
-    def pool(self): "Threads that decode; each image is one task"; return ThreadPoolExecutor(min(16, os.cpu_count() or 4))
+    def pool(self): "Threads that decode; each image is one task"; return ThreadPoolExecutor(self.workers or min(16, os.cpu_count() or 4))
 
 # %% ../nbs/30_data.ipynb #706baabc
 @patch

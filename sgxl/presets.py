@@ -70,11 +70,12 @@ class TrainConfig:
     magnitude_kimg: float = 20.  # half-life of the running activation magnitudes, thousands of images
     tick: float = 200.           # thousands of images between evaluations, samples and checkpoints
     fid_images: int = 50_000     # generated images in an evaluation
-    keep: int = 2                # checkpoints to keep
+    keep: int = 2                # of the last checkpoints to keep so many, besides the best by FID and the end of each stage
     precision: str = 'auto'      # of the generator's maps in training: 'fp32', 'bf16', 'fp16' (upper layers only), or 'auto': bf16 where the processor computes in it
     recompute_from: int = 0      # layers of this sampling rate and above keep no maps for the way back: less memory, more time; 0: none; 512 for large stages
     tf32: bool = False           # on a GPU: multiply in TF32, faster and coarser than fp32
     device: str = ''             # 'cpu', 'cuda' or 'cuda:1'; empty: a GPU where there is one
+    workers: int = 0             # threads that decode images; 0: one for each core, up to 16
     processes: int = 0           # on a CPU: processes that share the batch; 0: one for each core, as far as the batch divides
     override: bool = False       # go on with a run although settings have changed, as far as its checkpoint fits them
     dry_run: bool = False        # print the stages and what they cost, and stop
@@ -179,7 +180,7 @@ CHOICES = dict(rule=RULES, layers=tuple(LAYERS), loss=KINDS, csm=('residual', 'c
                precision=('auto', 'fp32', 'bf16', 'fp16'))
 ABOVE_0 = dict(patience=10**6, bn_group=10**6, z_dim=10**5, w_dim=10**5, channel_base=10**7, channel_max=10**5, head_width=10**5,
                tick=10**6, keep=10**6, mapping_lr=10**3, magnitude_kimg=10**9)
-FROM_0 = dict(seed=2**63 - 1, min_kimg=10**9, tolerance=1, micro=10**6, processes=10**4, blur_sigma=10**3, blur_kimg=10**9, path_weight=10**6,
+FROM_0 = dict(seed=2**63 - 1, min_kimg=10**9, tolerance=1, micro=10**6, processes=10**4, workers=10**3, blur_sigma=10**3, blur_kimg=10**9, path_weight=10**6,
               path_kimg=10**9, guidance=10**6, guidance_from=10**6, ema_kimg=10**9, ema_rampup=10**6, start_stage=10**6, networks=10**3, recompute_from=10**6, r1_gamma=10**6)
 
 # %% ../nbs/25_presets.ipynb #f90b7ab3
@@ -202,7 +203,7 @@ def check(self: TrainConfig):
     return self
 
 # %% ../nbs/25_presets.ipynb #bb52e784
-FREE = ('recompute_from', 'out', 'device', 'micro', 'keep', 'processes', 'dry_run')
+FREE = ('recompute_from', 'out', 'device', 'micro', 'tick', 'keep', 'workers', 'processes', 'dry_run')
 
 @patch
 def save(self: TrainConfig,
@@ -215,7 +216,7 @@ def changed(
     cfg: TrainConfig, # the settings of this command
     path,             # the JSON file of the run it would resume
 ):
-    "Settings that differ and would alter the result: `{name: (run's, command's)}`"
+    "Settings that differ and would alter the steps: `{name: (run's, command's)}`"
     try: old = json.loads(Path(path).read_text())
     except (ValueError, RecursionError): raise ValueError(f'{path} is not readable as JSON; restore it, or give another --out') from None
     if not isinstance(old, dict): raise ValueError(f'{path} holds no settings; restore it, or give another --out')

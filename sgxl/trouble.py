@@ -23,6 +23,7 @@ class Careful:
     skipped = 0      # since the last evaluation
     retries = 0      # times that the run went back to the present checkpoint
     trouble = ''     # what the first of the bad steps said
+    def settle(self): "Wait for what is still being written"
 
 # %% ../nbs/32f_trouble.ipynb #5a0c15e9
 @patch
@@ -66,12 +67,12 @@ def go_on(self: Careful):
 @patch
 def roll_back(self: Careful):
     "Back to the last checkpoint, or to the beginning; the third time for the same one, a `ValueError` with a diagnosis"
-    tries, skipped, at = self.retries + 1, self.skipped, self.images
+    tries, skipped, at, trouble = self.retries + 1, self.skipped, self.images, self.trouble
     if tries > 2: raise ValueError(self.diagnosis())
-    self.ranks.wait()
+    self.settle(); self.ranks.wait()
     if not self.go_on(): self.restart()
     self.retries, self.skipped, self.bad = tries, skipped, 0
-    self.report(f'three steps in a row were not finite ({self.trouble}); at {at} images, back to {self.images}' + (' with other noise' if tries == 2 else ''))
+    self.report(f'three steps in a row were not finite ({trouble}); at {at} images, back to {self.images}' + (' with other noise' if tries == 2 else ''))
 
 # %% ../nbs/32f_trouble.ipynb #5a0c15f0
 @patch
