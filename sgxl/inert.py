@@ -36,13 +36,20 @@ class Tape:
     ):
         self.data, self.at = memoryview(data), 0
 
-    def view(self, n):
+    def view(self,
+        n: int, # how many
+    ):
         "The next `n` bytes, without copying them"
         if not 0 <= n <= len(self.data) - self.at: raise ValueError(f'it ends where {n:,} more bytes are announced')
         self.at += n
         return self.data[self.at - n:self.at]
 
-    def read(self, n): "The next `n` bytes"; return bytes(self.view(n))
+    def read(self,
+        n: int, # how many
+    ):
+        "The next `n` bytes"
+        return bytes(self.view(n))
+
     def readline(self): "A line with its end"; return self.read(bytes(self.data[self.at:self.at + LINE]).find(b'\n') + 1)
 
 # %% ../nbs/08_inert.ipynb #75a7cd0e
@@ -95,7 +102,9 @@ class Machine:
     ):
         self.call, self.persistent, self.stack, self.marks, self.memo = call, persistent, [], [], {}
 
-    def pop(self, n=1):
+    def pop(self,
+        n: int = 1, # how many
+    ):
         "Take the last `n` from the stack, as a list"
         low = self.marks[-1] if self.marks else 0
         if len(self.stack) - n < low: raise ValueError('it takes more from the stack than there is')
