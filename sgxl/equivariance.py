@@ -103,6 +103,7 @@ def equivariance_error(
     moves: torch.Tensor,  # one for each image, from `draw_moves`
 ):
     "Sum of squared differences and their number for each image, float64 (N, 2)"
+    if not hasattr(synthesis.input, 'transform'): raise ValueError(f'{kind} was asked for of layers of StyleGAN2; their first map cannot be moved: leave {kind} out')
     still, layer = synthesis(ws), synthesis.input
     size, before, angles = still.shape[-1], layer.transform, kind == 'eqr'
     each = [make_transform(angle=m) if angles else make_transform((m[0] / size, m[1] / size)) for m in moves.tolist()]

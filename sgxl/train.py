@@ -302,7 +302,7 @@ def train(
 ):
     "Train, or go on with, a run; returns its folder"
     cfg = settle_start(configure(preset, **given))
-    ranks, device = start_ranks(cfg.device)
+    ranks, device = start_ranks(cfg.device, cfg.timeout)
     if device.type == 'cuda': torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = cfg.tf32
     check_split(cfg, max(ranks.world, cfg.processes))
     report = report if ranks.rank == 0 else lambda s: None
