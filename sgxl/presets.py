@@ -77,7 +77,6 @@ class TrainConfig:
     device: str = ''             # 'cpu', 'cuda' or 'cuda:1'; empty: a GPU where there is one
     processes: int = 0           # on a CPU: processes that share the batch; 0: one for each core, as far as the batch divides
     timeout: float = 30.         # minutes that a process waits for another before it is taken for lost
-    compile: bool = False        # compile the generator's layers for training (torch.compile; on a CPU it needs a C++ compiler): the first steps are slow, the others faster
     override: bool = False       # go on with a run although settings have changed, as far as its checkpoint fits them
     dry_run: bool = False        # print the stages and what they cost, and stop
 
