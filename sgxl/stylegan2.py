@@ -128,7 +128,8 @@ def forward(self: SkipSynthesis,
     for i, (layer, spec) in enumerate(zip(self.layers, self.specs, strict=True)):
         still, x = i < self.frozen, x.to(self.precision(spec, dtype) or ws.dtype)
         again = recompute_from and spec.size >= recompute_from and torch.is_grad_enabled() and not still
-        with torch.no_grad() if still else nullcontext(): y = checkpoint(layer, x, ws[:, i], backend, use_reentrant=False) if again else layer(x, ws[:, i], backend)
+        with torch.no_grad() if still else nullcontext():
+            y = checkpoint(layer, x, ws[:, i], backend, use_reentrant=False) if again else layer(x, ws[:, i], backend)
         if not spec.is_torgb: x = y; continue
         with torch.no_grad() if still else nullcontext(): image = y if spec.size == FIRST else upsample(image, self.up_filter, backend) + y
     return image * OUTPUT_SCALE
