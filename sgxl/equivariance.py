@@ -111,6 +111,7 @@ def equivariance_error(
     moves: torch.Tensor,  # one for each image, from `draw_moves`
 ):
     "Sum of squared differences and their number for each image, float64 (N, 2)"
+    if not hasattr(synthesis.input, 'transform'): raise ValueError(f'{kind} was asked for of layers of StyleGAN2; their first map cannot be moved: leave {kind} out')
     still, angles = synthesis(ws), kind == 'eqr'
     size = still.shape[-1]
     each = [make_transform(angle=m) if angles else make_transform((m[0] / size, m[1] / size)) for m in moves.tolist()]

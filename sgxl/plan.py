@@ -12,8 +12,8 @@ from dataclasses import replace
 import torch
 
 from .checkpoint import read_notes
-from .filters import layer_table, stage_specs
-from .generator import Generator, shared_layers, widened
+from .filters import layer_table
+from .generator import Generator, layer_specs, shared_layers
 from .growing import count_parameters
 from .presets import TrainConfig
 
@@ -23,7 +23,7 @@ def stack(
     resolution: int,  # of the stage
 ):
     "Entries of a stage's layers"
-    return stage_specs(resolution, cfg.rule, *widened(cfg.layers, cfg.channel_base, cfg.channel_max))
+    return layer_specs(cfg.layers, resolution, cfg.rule, cfg.channel_base, cfg.channel_max)
 
 def taken_over(
     cfg: TrainConfig, # the settings

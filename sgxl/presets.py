@@ -14,8 +14,8 @@ from pathlib import Path
 from fastcore.basics import patch
 
 from .augment import draw_augment
-from .filters import RULES, stage_specs
-from .generator import widened
+from .filters import RULES
+from .generator import layer_specs
 from .growing import Stage, paper_batch, schedule
 from .losses import KINDS
 from .synthesis import LAYERS
@@ -48,7 +48,7 @@ class TrainConfig:
     channel_base: int = 65536    # channels at cutoff f are channel_base / 2f …
     channel_max: int = 1024      # … but not more than this
     rule: str = 'paper'          # layer rule: 'paper', 'released', or 'ungrown': the last of the stages at once, by StyleGAN3's 14 layers
-    layers: str = 'stylegan3-t'  # kind of the generator's layers: 'stylegan3-t' (paper), or 'stylegan3-r' with twice the channels
+    layers: str = 'stylegan3-t'  # kind of the generator's layers: 'stylegan3-t' (paper), 'stylegan3-r' with twice the channels, or 'stylegan2', which are not alias-free
     mapping_lr: float = .01      # learning-rate multiplier of the mapping
     g_lr: str = '0.0025'         # learning rate of the generator, or images:rate,images:rate within a stage
     d_lr: str = '0.002'          # learning rate of the discriminators, likewise
@@ -77,6 +77,7 @@ class TrainConfig:
     device: str = ''             # 'cpu', 'cuda' or 'cuda:1'; empty: a GPU where there is one
     workers: int = 0             # threads that decode images; 0: one for each core, up to 16
     processes: int = 0           # on a CPU: processes that share the batch; 0: one for each core, as far as the batch divides
+    timeout: float = 30.         # minutes that a process waits for another before it is taken for lost
     override: bool = False       # go on with a run although settings have changed, as far as its checkpoint fits them
     dry_run: bool = False        # print the stages and what they cost, and stop
 
@@ -179,7 +180,7 @@ CHOICES = dict(rule=RULES, layers=tuple(LAYERS), loss=KINDS, csm=('residual', 'c
                discriminator=('projected', 'residual'),
                precision=('auto', 'fp32', 'bf16', 'fp16'))
 ABOVE_0 = dict(patience=10**6, bn_group=10**6, z_dim=10**5, w_dim=10**5, channel_base=10**7, channel_max=10**5, head_width=10**5,
-               tick=10**6, keep=10**6, mapping_lr=10**3, magnitude_kimg=10**9)
+               tick=10**6, keep=10**6, mapping_lr=10**3, magnitude_kimg=10**9, timeout=10**5)
 FROM_0 = dict(seed=2**63 - 1, min_kimg=10**9, tolerance=1, micro=10**6, processes=10**4, workers=10**3, blur_sigma=10**3, blur_kimg=10**9, path_weight=10**6,
               path_kimg=10**9, guidance=10**6, guidance_from=10**6, ema_kimg=10**9, ema_rampup=10**6, start_stage=10**6, networks=10**3, recompute_from=10**6, r1_gamma=10**6)
 
@@ -197,13 +198,13 @@ def check(self: TrainConfig):
     if len(numbers('ccm', self.ccm, int, high=1e5)) != 4: raise ValueError(f'--ccm is {self.ccm}; expected four numbers, finest first')
     draw_augment(1, self.augment), rate('g-lr', self.g_lr), rate('d-lr', self.d_lr)
     stages = self.schedule()
-    for s in stages: stage_specs(s.resolution, self.rule, *widened(self.layers, self.channel_base, self.channel_max))
+    for s in stages: layer_specs(self.layers, s.resolution, self.rule, self.channel_base, self.channel_max)
     if self.discriminator == 'residual' and len(stages) > 1:
         raise ValueError(f'--discriminator residual judges images of one size and --stages is {self.stages}; give one stage, or --rule ungrown')
     return self
 
 # %% ../nbs/25_presets.ipynb #bb52e784
-FREE = ('recompute_from', 'out', 'device', 'micro', 'tick', 'keep', 'workers', 'processes', 'dry_run')
+FREE = ('recompute_from', 'out', 'device', 'micro', 'timeout', 'tick', 'keep', 'workers', 'processes', 'dry_run')
 
 @patch
 def save(self: TrainConfig,

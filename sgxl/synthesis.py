@@ -59,8 +59,9 @@ class LayerKind:
     kernel: int        # side of the convolutions, in samples
     radial: bool       # radial filters on the way down?
     widening: int      # factor of the channels
+    alias_free: bool = True # filters around the nonlinearity?
 
-LAYERS = {'stylegan3-t': LayerKind(3, False, 1), 'stylegan3-r': LayerKind(1, True, 2)}
+LAYERS = {'stylegan3-t': LayerKind(3, False, 1), 'stylegan3-r': LayerKind(1, True, 2), 'stylegan2': LayerKind(3, False, 1, False)}
 
 # %% ../nbs/04_synthesis.ipynb #d6c7c18e
 class SynthesisLayer(nn.Module):
@@ -138,9 +139,7 @@ class Synthesis(nn.Module):
         recompute_from: int = 0,   # layers of this sampling rate and above keep no maps, but compute them again on the way back; 0: none does
     ):
         "Images `(N, 3, R, R)` in the precision of the weights, nominally in [-1, 1]"
-        if ws.ndim != 3 or ws.shape[1:] != (self.num_ws, self.w_dim):
-            raise ValueError(f'style codes of shape {tuple(ws.shape)} were given; this stack of {len(self.layers)} layers '
-                             f'takes (N, {self.num_ws}, {self.w_dim}): one code for the input and one for each layer')
+        self.check_codes(ws)
         with torch.no_grad() if self.frozen else nullcontext(): x = self.input(ws[:, 0])
         for i, (layer, spec) in enumerate(zip(self.layers, self.specs, strict=True)):
             still, x = i < self.frozen, x.to(self.precision(spec, dtype) or ws.dtype)
@@ -150,6 +149,16 @@ class Synthesis(nn.Module):
                 continue
             with torch.no_grad() if still else nullcontext(): x = layer(x, ws[:, i + 1], collect and not still, backend)
         return x * OUTPUT_SCALE
+
+# %% ../nbs/04_synthesis.ipynb #71e798c4
+@patch
+def check_codes(self: Synthesis,
+    ws: torch.Tensor, # style codes
+):
+    "Style codes of another shape are an error"
+    if ws.ndim != 3 or ws.shape[1:] != (self.num_ws, self.w_dim):
+        raise ValueError(f'style codes of shape {tuple(ws.shape)} were given; this stack of {len(self.layers)} layers '
+                         f'takes (N, {self.num_ws}, {self.w_dim}): one code for each layer' + ' and one for the input' * (self.num_ws > len(self.layers)))
 
 # %% ../nbs/04_synthesis.ipynb #a0f2e199
 TOP = 8 # float16 is for layers whose sampling rate is at least the image's divided by this: the last four octaves

@@ -31,7 +31,7 @@ from .losses import PathLength
 from .metrics import fid, real_moments
 from .plan import check_origin, describe, make_generator, settle_start
 from .presets import TrainConfig, configure, rate, refuse_changes
-from .processes import check_split, fellows, maps_dtype, processes, start_ranks, stoppable
+from .processes import allow_tf32, check_split, fellows, maps_dtype, processes, start_ranks, stoppable
 from .record import record, sheet
 from .saving import Saving, say_room
 from .step import Players, Ranks, Rules, draw_step, train_step
@@ -258,8 +258,8 @@ def train(
 ):
     "Train, or go on with, a run; returns its folder"
     cfg = settle_start(configure(preset, **given))
-    ranks, device = start_ranks(cfg.device)
-    if device.type == 'cuda': torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = cfg.tf32
+    ranks, device = start_ranks(cfg.device, cfg.timeout)
+    allow_tf32(device, cfg.tf32)
     check_split(cfg, max(ranks.world, cfg.processes))
     report = report if ranks.rank == 0 else lambda s: None
     if cfg.dry_run:
