@@ -127,6 +127,8 @@ def activations(
     layer: int,       # whose output
 ):
     "The output of a layer, flat, `(N, C · H · H)`"
-    x = G.synthesis.input(w)
-    for l in G.synthesis.layers[:layer + 1]: x = l(x, w)
-    return x.flatten(1)
+    seen = []
+    hook = G.synthesis.layers[layer].register_forward_hook(lambda _, args, x: seen.append(x.flatten(1)))
+    try: G.synthesis(w[:, None].expand(-1, G.num_ws, -1))
+    finally: hook.remove()
+    return seen[0]

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CPU', 'Cost', 'layer_cost', 'total_cost', 'skip_cost', 'some_layer', 'seconds', 'narrowed', 'speeds', 'kept',
            'keeping', 'fixed_bytes', 'untrained', 'judge', 'count_judges', 'on_meta', 'judge_speed', 'Estimate',
-           'generator_cost', 'estimate', 'costs']
+           'generator_cost', 'estimate', 'three', 'costs']
 
 # %% ../nbs/32e_estimate.ipynb #673efade
 import time
@@ -303,6 +303,12 @@ def estimate(
     return Estimate(r, total, time_g, work / speed, fixed_bytes(G, D, frozen), maps + size), speed
 
 # %% ../nbs/32e_estimate.ipynb #42948e8d
+def three(
+    x: float, # a positive number
+) -> str:
+    "Three digits that count, without an exponent"
+    return f'{x:,.0f}' if x >= 100 else f'{x:.3g}'
+
 def costs(
     cfg: TrainConfig,     # the settings
     c_dim: int,           # classes
@@ -314,11 +320,11 @@ def costs(
     networks, speed = [net.to(device) for net in untrained(cfg.features)[:cfg.networks or None]], {}
     guided = [bool(cfg.guidance and cfg.classifier and s.resolution >= cfg.guidance_from) for s in cfg.schedule()]
     guide = untrained(cfg.classifier)[0].to(device) if any(guided) else None
-    rows = [f'{"stage":>7}{"10⁹ madds":>11}{"images/s":>10}{"h/10⁶ img":>11}{"micro":>7}{"memory":>11}']
+    rows = [f'{"stage":>7}{"10⁹ madds":>11}{"images/s":>10}{"h/10⁶ img":>11}{"micro":>7}{"memory":>12}']
     for i, s in enumerate(cfg.schedule()):
         micro = cfg.micro or s.batch // world
         e, speed[guided[i]] = estimate(cfg, i, c_dim, networks, guide if guided[i] else None, device, clock, speed.get(guided[i]))
         rate = e.rate * world
-        rows.append(f'{s.resolution:6d}²{e.work / 1e9:11.3g}{rate:10.3g}{1e6 / rate / 3600:11.3g}{micro:7d}{e.memory(micro) / 2**30:7.3g} GiB')
+        rows.append(f'{s.resolution:6d}²{three(e.work / 1e9):>11}{three(rate):>10}{three(1e6 / rate / 3600):>11}{micro:7d}{three(e.memory(micro) / 2**30):>8} GiB')
     rows.append(f'estimated on {device} with {world} process{"es" if world > 1 else ""}: operations are counted, speed and judges tried for a moment; memory is one process\'s')
     return '\n'.join(rows)

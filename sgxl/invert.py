@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TapDistance', 'load_distance', 'class_shares', 'mean_codes', 'rate', 'thawed', 'invert', 'check_targets', 'compare',
-           'score_table', 'nearby', 'tune', 'read_targets', 'save_inversion', 'save_film', 'main']
+           'score_table', 'nearby', 'tune', 'read_targets', 'save_inversion', 'main']
 
 # %% ../nbs/41_invert.ipynb #41b0c004
 import copy
@@ -13,7 +13,6 @@ import math
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import nn
 from tqdm.auto import tqdm
 
@@ -21,11 +20,12 @@ from .checkpoint import load_generator, save_generator
 from .commands import command, keep_memory, rng
 from .features import FeatureNetwork
 from .files import save_tensors, write_atomically
+from .film import save_film
 from .generator import Generator
 from .metrics import to_uint8
 from .models import find_model, load_classifier
 from .pictures import BadImage, TooSmall, open_picture, squares
-from .sample import make_folder, parse_numbers, pick_device, tile
+from .sample import make_folder, parse_numbers, pick_device, save_grid, tile
 from .similarity import Lpips, mse, psnr, ssim, torchmetric
 
 # %% ../nbs/41_invert.ipynb #41b0c010
@@ -236,18 +236,9 @@ def save_inversion(
     model: str,            # what was inverted in
 ):
     "Write the pictures side by side, and codes and scores"
-    sheet = tile(to_uint8(torch.stack(columns, 1).flatten(0, 1)).cpu(), len(columns))
-    write_atomically(folder / 'pictures.png', lambda p: Image.fromarray(sheet.numpy()).save(p))
+    save_grid(to_uint8(torch.stack(columns, 1).flatten(0, 1)).cpu(), len(columns), folder / 'pictures.png')
     scores = {k: {n: [round(x, 5) for x in v.tolist()] for n, v in s.items()} for k, s in rows.items()}
     write_atomically(folder / 'inversion.safetensors', lambda p: save_tensors(dict(w=ws), p, model=str(model), names=json.dumps(names), scores=json.dumps(scores)))
-
-def save_film(
-    frames: list, # images in [-1, 1], each (N, 3, R, R); side by side in the film
-    path: Path,   # the GIF to write
-):
-    "Write a film of the search; it stands still at the end"
-    films = [Image.fromarray(tile(to_uint8(f).cpu(), len(f)).numpy()) for f in frames]
-    write_atomically(path, lambda p: films[0].save(p, format='gif', save_all=True, append_images=films[1:], duration=[60] * (len(films) - 1) + [1500], loop=0))
 
 # %% ../nbs/41_invert.ipynb #41b0c133
 def _tune_all(G, targets, distance, ws, names, folder, together, **options):
@@ -294,7 +285,7 @@ def main(
     G = load_generator(find_model(model), device)
     names, targets = read_targets(target, G.resolution)
     if classes is not None and G.c_dim:
-        classes = parse_numbers(classes, 'classes') if classes.count(',') < 1 else [n for c in classes.split(',') for n in parse_numbers(c, 'classes')]
+        classes = [n for c in classes.split(',') for n in parse_numbers(c, 'classes')]                    # 3,3 are two
         if len(classes) == 1: classes = classes * len(names)
     targets, distance = targets.to(device), load_distance(lpips, device)
     shares = class_shares(G, targets, load_classifier(classifier, device) if G.c_dim and classes is None else None, classes)
@@ -303,7 +294,7 @@ def main(
         for at in range(0, len(targets), batch):
             def report(step, images, loss, first=not at):
                 bar.update(); bar.set_postfix(distance=f'{loss.mean():.4f}')
-                if video and first and (step % max(steps // 60, 1) == 1 or step == steps): film.append(images)
+                if video and first and (step % max(steps // 60, 1) == 1 or step == steps): film.append(tile(to_uint8(images).cpu(), len(images)).permute(2, 0, 1))
             part = slice(at, at + batch)
             start = mean_codes(G, shares if shares is None else shares[part], seed=seed).to(device)
             codes.append(invert(G, targets[part], distance, start, steps, lr, plus, pixels, report))
@@ -313,6 +304,6 @@ def main(
     if pti:
         columns.append(_tune_all(G, targets, distance, ws, names, folder, together, steps=pti_steps, lr=pti_lr, locality=locality, seed=seed))
         rows['PTI'] = compare(columns[2], targets, distance)
-    if film: save_film(film, folder / 'search.gif')
+    if film: save_film(torch.stack(film + film[-1:] * 24), folder / 'search.gif', 16)                     # it stands still at the end
     save_inversion(folder, names, ws, columns, rows, model)
     print(f'{score_table(rows)}\n{len(names)} pictures inverted at {G.resolution}²; they are in {folder}')

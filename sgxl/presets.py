@@ -77,7 +77,7 @@ class TrainConfig:
     device: str = ''             # 'cpu', 'cuda' or 'cuda:1'; empty: a GPU where there is one
     workers: int = 0             # threads that decode images; 0: one for each core, up to 16
     processes: int = 0           # on a CPU: processes that share the batch; 0: one for each core, as far as the batch divides
-    timeout: float = 30.         # minutes that a process waits for another before it is taken for lost
+    timeout: float = 30.         # under torchrun: minutes that a process waits for another before it is taken for lost
     override: bool = False       # go on with a run although settings have changed, as far as its checkpoint fits them
     dry_run: bool = False        # print the stages and what they cost, and stop
 
