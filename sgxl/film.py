@@ -206,7 +206,7 @@ def main(
     trunc: float = .7,      # truncation psi; 1: none, 0: the class mean
     steps: int = 24,        # frames from image to image, or of a motion
     wider: float = .5,      # extrapolate: so much of the width is added on each side
-    scale: int = 4,         # each pixel becomes a square of so many
+    scale: int = 0,         # each pixel becomes a square of so many; 0: as large as makes small images about 128 pixels wide
     fps: int = 24,          # frames a second
     out: str = '',          # file to write: .gif, .mp4, or .png for a strip or a picture; must be given
     device: str = 'auto',   # cpu, cuda, cuda:1 …; auto: the GPU where there is one
@@ -214,11 +214,12 @@ def main(
     "Films and figures of a trained generator."
     if kind not in KINDS: raise ValueError(f'{kind} was asked for; expected {", ".join(KINDS)}')
     if not out: raise ValueError('--out was not given; it must be: --out walk.gif')
-    if not (abs(trunc) <= 100 and 1 <= steps <= 10_000 and 1 <= scale <= 64 and 0 <= wider <= 8):
-        raise ValueError(f'--trunc {trunc} --steps {steps} --scale {scale} --wider {wider} was given; expected at most 100, and 1-10000, 1-64 and 0-8')
+    if not (abs(trunc) <= 100 and 1 <= steps <= 10_000 and 0 <= scale <= 64 and 0 <= wider <= 8):
+        raise ValueError(f'--trunc {trunc} --steps {steps} --scale {scale} --wider {wider} was given; expected at most 100, and 1-10000, 0-64 and 0-8')
     if kind in ('extrapolate', 'stages') and Path(out).suffix != '.png': raise ValueError(f'{out} was given for a picture; expected a name that ends in .png')
     check_film(out, fps)
     models = [load(m, pick_device(device)) for m in (model.split(',') if kind == 'stages' else [model])]
+    scale = scale or max(1, 128 // models[-1].resolution)
     G, pairs = models[0], choose(seeds, classes, models[0].c_dim)
     if kind in ('extrapolate', 'stages'):
         made = stages(models, pairs, trunc) if kind == 'stages' else to_uint8(extrapolate(G, codes(G, pairs, trunc), wider)).cpu()

@@ -117,7 +117,7 @@ def find_centroids(
     from sklearn.cluster import KMeans
     if not 1 <= k <= samples: raise ValueError(f'{k} centroids of {samples} style codes were asked for; give 1-{samples}')
     found, device = [], next(G.parameters()).device
-    for c in range(max(G.c_dim, 1)):
+    for c in tqdm(range(max(G.c_dim, 1)), unit='class', disable=None):
         z = torch.randn(samples, G.z_dim, generator=rng(seed, 'centroids', c)).to(device)
         w = G.mapping(z, torch.full((samples,), c, device=device) if G.c_dim else None)[:, 0].cpu()      # (samples, w_dim)
         found.append(torch.tensor(KMeans(k, n_init=4, random_state=seed % 2**32).fit(w.numpy()).cluster_centers_))
