@@ -37,13 +37,25 @@ class TapDistance(nn.Module):
         super().__init__()
         self.net, self.name = net, net.name
 
+    def maps(self,
+        x: torch.Tensor, # images in [-1, 1], (N, 3, H, W)
+    ):
+        "Feature maps of the taps, each position scaled to length 1"
+        return [f / (f.square().sum(1, keepdim=True) + 1e-8).sqrt() for f in self.net(x)]
+
+    def towards(self,
+        b: torch.Tensor, # pictures that others will be compared with, (N, 3, H, W)
+    ):
+        "The distance to fixed pictures, as a function of the others, (N, 3, H, W) to `(N,)`; what the network sees in them is computed once"
+        with torch.no_grad(): seen = self.maps(b)
+        return lambda a: sum((x - y).square().sum(1).mean((1, 2)) for x, y in zip(self.maps(a), seen, strict=True))
+
     def forward(self,
         a: torch.Tensor, # images in [-1, 1], (N, 3, H, W)
         b: torch.Tensor, # what should equal them
     ):
         "Distance of each pair, `(N,)`; differentiable"
-        unit = lambda maps: [f / (f.square().sum(1, keepdim=True) + 1e-8).sqrt() for f in maps]
-        return sum((x - y).square().sum(1).mean((1, 2)) for x, y in zip(unit(self.net(a)), unit(self.net(b)), strict=True))
+        return sum((x - y).square().sum(1).mean((1, 2)) for x, y in zip(self.maps(a), self.maps(b), strict=True))
 
 def load_distance(
     spec: str = 'squeeze', # 'squeeze': LPIPS, downloaded; a path: LPIPS with these weights; 'digits': the digits' own CNN
@@ -115,7 +127,7 @@ def thawed(
 def invert(
     G: Generator,          # the model
     targets: torch.Tensor, # images in [-1, 1], (N, 3, R, R)
-    distance,              # function of two batches of images, (N,), such as `Lpips`
+    distance,              # function of two batches of images, (N,), such as `Lpips`; `towards` is used where it has it
     start: torch.Tensor,   # codes to start from, (N, w_dim) or (1, w_dim)
     steps: int = 1000,     # of Adam
     lr: float = .05,       # highest learning rate
@@ -127,11 +139,11 @@ def invert(
     check_targets(G, targets, steps)
     G = thawed(G)
     w = start[:, None].repeat(len(targets) // len(start), G.num_ws if plus else 1, 1).requires_grad_(True)
-    opt = torch.optim.Adam([w])
+    opt, far = torch.optim.Adam([w]), distance.towards(targets) if hasattr(distance, 'towards') else lambda images: distance(images, targets)
     for step in range(steps):
         opt.param_groups[0]['lr'] = rate(step / steps, lr)
         images = G.synthesis(w.expand(-1, G.num_ws, -1))
-        loss = distance(images, targets) + (pixels * mse(images, targets) if pixels else 0)
+        loss = far(images) + (pixels * mse(images, targets) if pixels else 0)
         opt.zero_grad(); loss.sum().backward(); opt.step()
         if report: report(step + 1, images.detach(), loss.detach())
     return w.detach().expand(-1, G.num_ws, -1).clone()
