@@ -162,8 +162,8 @@ def keeping(
     "Bytes kept for each number in a layer's maps"
     source, target = narrowed(source, target, 1e8)
     layer = some_layer(source, target, layers).to(device)
-    x = torch.randn(1, source.channels, source.size, source.size, device=device, dtype=dtype).requires_grad_() * 1
-    return kept(lambda: layer(x, torch.zeros(1, 8, device=device)))[1] / layer_cost(source, target, layers).maps
+    x = torch.randn(2, source.channels, source.size, source.size, device=device, dtype=dtype).requires_grad_() * 1     # of a single one a layer may keep more
+    return kept(lambda: layer(x, torch.zeros(2, 8, device=device)))[1] / layer_cost(source, target, layers).maps / 2
 
 def fixed_bytes(
     G: Generator,     # of the stage; on the meta device is enough
