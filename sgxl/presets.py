@@ -86,7 +86,7 @@ PRESETS = dict(
     digits   = dict(stages='16,32', kimg='8,4', batch='16', w_dim=128, channel_max=32, ccm='32,32,32,32', head_width=32,
                     g_lr='1500:0.005,4000:0.0015', d_lr='0.005', augment='', blur_sigma=1., blur_kimg=.3,
                     guidance=1., guidance_from=32, classifier='own', ema_kimg=5., ema_rampup=.1, tick=2., fid_images=500,
-                    bn_group=8, patience=4),
+                    bn_group=8, patience=4, precision='fp32'),
     tiny     = dict(stages='16,32,64', kimg='2000,1000,1000', batch='64', channel_base=16384, channel_max=256, tick=50., fid_images=10_000,
                     features='tf_efficientnet_lite0,deit_base_distilled_patch16_224',
                      classifier='deit_small_distilled_patch16_224', data=''),
