@@ -23,7 +23,9 @@ def _check(good, message):
 
 def _check_backend(backend): _check(backend in backends, f"backend is {backend!r}; choose one of {', '.join(backends)}")
 def _home(backend): return import_module(dict(conv='sgxl.kernels', triton='sgxl.fused')[backend])
-def _fused(backend, x, *rest): return backend == 'triton' or backend == 'auto' and x.is_cuda and _home('triton').fits(x, *rest)
+def _fused(backend, x, *rest):
+    if backend == 'auto' and torch.compiler.is_compiling(): return False                    # it fuses the definition by itself
+    return backend == 'triton' or backend == 'auto' and x.is_cuda and _home('triton').fits(x, *rest)
 def _check_clamp(clamp): _check(clamp is None or clamp >= 0, f'clamp is {clamp}; give a limit of 0 or more, or None')
 
 def _check_tensor(name, t, ndim, form):
@@ -166,6 +168,7 @@ def _choose(backend, x, fu, fd, up, down):
     return _on_cpu(x) if x.device.type == 'cpu' else _on_gpu(x, fu, fd, up, down)
 
 # %% ../nbs/02_ops.ipynb #0fc8a7b3
+@torch.compiler.disable
 def upfirdn2d(
     x: torch.Tensor,              # images (N, C, H, W)
     f: torch.Tensor | None,       # filter (taps,), used along both axes, or (rows, columns); None: no filter
@@ -208,6 +211,7 @@ def _filtered_lrelu_matmul(x, middle, fu, fd, b, up, down, pad, gain, slope, cla
     return _resample(y, dy, dx).unflatten(0, x.shape[:2])                                 # (N, C, H', W')
 
 # %% ../nbs/02_ops.ipynb #a13395f6
+@torch.compiler.disable
 def filtered_lrelu(
     x: torch.Tensor,                 # images (N, C, H, W)
     fu: torch.Tensor | None = None,  # filter of the upsampling, (taps,) or (rows, columns); None: no filter

@@ -73,6 +73,7 @@ class TrainConfig:
     keep: int = 2                # of the last checkpoints to keep so many, besides the best by FID and the end of each stage
     precision: str = 'auto'      # of the generator's maps in training: 'fp32', 'bf16', 'fp16' (upper layers only), or 'auto': bf16 where the processor computes in it
     recompute_from: int = 0      # layers of this sampling rate and above keep no maps for the way back: less memory, more time; 0: none; 512 for large stages
+    compile: bool = False        # translate the networks by torch.compile: minutes at the beginning of each stage, fewer per step; needs a compiler
     tf32: bool = False           # on a GPU: multiply in TF32, faster and coarser than fp32
     device: str = ''             # 'cpu', 'cuda' or 'cuda:1'; empty: a GPU where there is one
     workers: int = 0             # threads that decode images; 0: one for each core, up to 16
@@ -204,7 +205,7 @@ def check(self: TrainConfig):
     return self
 
 # %% ../nbs/25_presets.ipynb #bb52e784
-FREE = ('recompute_from', 'out', 'device', 'micro', 'timeout', 'tick', 'keep', 'workers', 'processes', 'dry_run')
+FREE = ('recompute_from', 'compile', 'out', 'device', 'micro', 'timeout', 'tick', 'keep', 'workers', 'processes', 'dry_run')
 
 @patch
 def save(self: TrainConfig,

@@ -19,6 +19,7 @@ from fastcore.basics import patch
 from .augment import apply_augment, blur, draw_augment
 from .baseline import R1
 from .commands import rng
+from .compiled import compile_each, eager
 from .discriminator import Discriminator
 from .generator import Generator
 from .growing import trainable
@@ -110,6 +111,12 @@ def average(self: Players,
     torch._foreach_lerp_([a for a, _ in pairs], [b.detach() for _, b in pairs], 1 - beta)
     for a, b in zip(self.ema.buffers(), self.G.buffers(), strict=True): a.copy_(b)
 
+# %% ../nbs/24_step.ipynb #466bdb02
+@patch
+def compile(self: Players):
+    "Have `torch.compile` translate what a step calls: layers, heads and feature networks; a residual discriminator stays as it is"
+    compile_each([*self.G.synthesis.layers, *getattr(self.D, 'heads', ()), *getattr(self.D, 'networks', ())])
+
 # %% ../nbs/24_step.ipynb #4a836286
 @dataclass
 class Rules:
@@ -192,7 +199,7 @@ def path_turn(
     if not len(chosen): return torch.zeros(2, device=device)
     ws = p.G.mapping(draws.z[chosen].to(device), draws.c[chosen].to(device))
     ws = ws if ws.requires_grad else ws.requires_grad_()
-    x = p.G.synthesis(ws)
+    with eager(): x = p.G.synthesis(ws)
     noise = torch.stack([torch.randn(x.shape[1:], generator=rng(seed, 'path', images_seen, int(i))) for i in chosen]).to(device)
     lengths = path_lengths(x, ws, noise)
     (path.penalty(lengths).sum() / path.count(batch)).backward()

@@ -19,6 +19,7 @@ from .augment import blur_sigma
 from .baseline import R1
 from .checkpoint import load_generator, save_generator
 from .commands import command, rng
+from .compiled import need_compiler
 from .data import ImageData, load_data, stream
 from .discriminator import Discriminator
 from .embeddings import class_embeddings
@@ -98,6 +99,7 @@ def meet(self: Run,
 ):
     "Make players of them, at the beginning of a stage's learning rates"
     self.players = Players(G.to(self.device), D.to(self.device), ema=ema if ema is None else ema.to(self.device))
+    if self.cfg.compile: self.players.compile()
 
 # %% ../nbs/33_train.ipynb #4514255e
 @patch
@@ -268,6 +270,7 @@ def train(
         check_origin(cfg, classes)
         D = make_discriminator(cfg, nets, classes, torch.zeros(classes, nets[0].num_features), cfg.schedule()[0].resolution)
         return report(describe(cfg, classes, world=ranks.world, layers=True) + '\n\n' + costs(cfg, classes, ranks.world, device) + '\n' + say_room(cfg, classes, D))
+    if cfg.compile: need_compiler(device)
     if not cfg.data: raise ValueError(f'no data was given; preset {preset} needs --data with a folder or zip of images, a folder for each class')
     out, data = Path(cfg.out), load_data(cfg.data)
     if out.exists() and not out.is_dir(): raise ValueError(f'--out is {out}, which is a file; give a folder')
