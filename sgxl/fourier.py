@@ -50,7 +50,8 @@ def waves_at(
     phases: torch.Tensor,  # (..., C) in cycles
 ) -> torch.Tensor:  # (..., C) values between -1 and 1
     "The value of each wave at each point."
-    return (2 * math.pi * (points @ freqs.mT + phases)).sin()
+    turn = 2 * math.pi
+    return (points @ (turn * freqs).mT + turn * phases).sin()
 
 # %% ../nbs/00_fourier.ipynb #4b966424
 def sample_grid(
@@ -173,6 +174,7 @@ def forward(
     w: torch.Tensor,  # (N, w_dim)
     size: int | None = None,  # samples along each side; more than the layer's own extrapolates
 ) -> torch.Tensor:  # (N, C, size, size)
-    "The mixed waves, channels first as convolutions want them."
-    x = self.waves(w, size) @ self.weight.T / math.sqrt(len(self.weight))             # (N, size, size, C)
-    return x.permute(0, 3, 1, 2).contiguous()
+    "The mixed waves, channels first; in memory last on a CPU, whose convolutions are faster so."
+    x = self.waves(w, size) @ (self.weight.T / math.sqrt(len(self.weight)))           # (N, size, size, C)
+    x = x.permute(0, 3, 1, 2)
+    return x if x.device.type == 'cpu' else x.contiguous()

@@ -16,13 +16,13 @@ import torch.nn.functional as F
 from torch.utils.weak import WeakTensorKeyDictionary
 
 # %% ../nbs/02_ops.ipynb #ad8f9c93
-backends = ('auto', 'reference', 'matmul', 'conv', 'triton')
+backends = ('auto', 'reference', 'matmul', 'conv', 'bands', 'triton')
 
 def _check(good, message):
     if not good: raise ValueError(message)
 
 def _check_backend(backend): _check(backend in backends, f"backend is {backend!r}; choose one of {', '.join(backends)}")
-def _home(backend): return import_module(dict(conv='sgxl.kernels', triton='sgxl.fused')[backend])
+def _home(backend): return import_module(dict(conv='sgxl.kernels', bands='sgxl.bands', triton='sgxl.fused')[backend])
 def _fused(backend, x, *rest):
     if backend == 'auto' and torch.compiler.is_compiling(): return False                    # it fuses the definition by itself
     return backend == 'triton' or backend == 'auto' and x.is_cuda and _home('triton').fits(x, *rest)
@@ -157,15 +157,15 @@ def _resample(x, u, v): return _Product.apply(_Product.apply(x, u).transpose(1, 
 # %% ../nbs/02_ops.ipynb #6dec14fa
 matmul_limit = 276  # pixels; on a GPU without Triton 'auto' takes the definition for larger images
 
-def _on_cpu(x): return 'conv' if x.dtype in (torch.float32, torch.bfloat16) else 'reference'
+def _on_cpu(x, bent): return 'bands' if bent and x.dtype == torch.float32 else 'conv' if x.dtype in (torch.float32, torch.bfloat16) else 'reference'
 def _on_gpu(x, *rest): return 'triton' if _fused('auto', x, *rest) else 'matmul' if max(x.shape[2:]) <= matmul_limit else 'reference'
 
-def _choose(backend, x, fu, fd, up, down):
+def _choose(backend, x, fu, fd, up, down, bent=False):
     can = all(f is None or f.ndim == 1 and not f.requires_grad for f in (fu, fd))
     _check(can or backend in ('auto', 'reference'),
            f"backend {backend!r} needs filters (taps,) without gradient; give those, or backend='reference'")
     if backend != 'auto' or not can: return backend if can else 'reference'
-    return _on_cpu(x) if x.device.type == 'cpu' else _on_gpu(x, fu, fd, up, down)
+    return _on_cpu(x, bent) if x.device.type == 'cpu' else _on_gpu(x, fu, fd, up, down)
 
 # %% ../nbs/02_ops.ipynb #0fc8a7b3
 @torch.compiler.disable
@@ -184,7 +184,7 @@ def upfirdn2d(
     up, down, pad, size = _factors(up, 'up'), _factors(down, 'down'), _margins(padding), (x.shape[3], x.shape[2])
     new, backend = _size_after(size, f, up, down, pad), _choose(backend, x, f, f, up, down)
     if backend == 'reference': return _upfirdn2d_reference(x, f, up, down, pad, flip_filter, gain)
-    if backend == 'conv': return _home(backend).upfirdn2d(x, f, up, down, pad, flip_filter, gain, new)
+    if backend in ('conv', 'bands'): return _home(backend).upfirdn2d(x, f, up, down, pad, flip_filter, gain, new)
     if backend == 'triton': return _home(backend).upfirdn2d(x, f, up, down, pad, flip_filter, gain)
     y = _resample(x.flatten(0, 1), *_matrices(x, size, f, up, down, pad, flip_filter, gain))
     return y.mT.unflatten(0, x.shape[:2])
@@ -234,10 +234,10 @@ def filtered_lrelu(
     middle = _size_after(size, fu, up, (1, 1), pad)
     new = _size_after(middle, fd, (1, 1), down, (0,) * 4)
     if fu is fd is None and (up, down, pad) == ((1, 1), (1, 1), (0,) * 4): return bias_act(x, b, 1, 'lrelu', slope, gain, clamp, backend)
-    rest, backend = (fu, fd, b, up, down, pad, gain, slope, clamp, flip_filter), _choose(backend, x, fu, fd, up, down)
+    rest, backend = (fu, fd, b, up, down, pad, gain, slope, clamp, flip_filter), _choose(backend, x, fu, fd, up, down, True)
     if backend == 'reference': return _filtered_lrelu_reference(x, *rest)
     if backend == 'matmul': return _filtered_lrelu_matmul(x, middle, *rest)
-    return _home(backend).filtered_lrelu(x, *rest, middle, new) if backend == 'conv' else _home(backend).filtered_lrelu(x, *rest)
+    return _home(backend).filtered_lrelu(x, *rest, middle, new) if backend in ('conv', 'bands') else _home(backend).filtered_lrelu(x, *rest)
 
 # %% ../nbs/02_ops.ipynb #5881782a
 def _unit_rms(t, dims): return t * (t.square().mean(dims, keepdim=True) + 1e-8).rsqrt()
@@ -250,11 +250,15 @@ def _modulated_conv2d_reference(x, w, s, g, demodulate, padding):
     return torch.cat([F.conv2d(xi[None], wi, padding=padding) for xi, wi in zip(x, w)])   # (N, O, H', W')
 
 # %% ../nbs/02_ops.ipynb #ad8c66a2
+def _scaled(x, s): return x * s[:, :, None, None]                                         # (N, C, H, W)
+
 def _modulated_conv2d_matmul(x, w, s, g, demodulate, padding):
-    y = F.conv2d(x * (s * g)[:, :, None, None].to(x.dtype), w.to(x.dtype), padding=padding)
+    plain = x.device.type != 'cpu' or torch.compiler.is_compiling()                       # else with faster gradients
+    conv2d, scaled = (F.conv2d, _scaled) if plain else (_home('bands').conv2d, _home('bands').scaled)
+    y = conv2d(scaled(x, (s * g).to(x.dtype)), w.to(x.dtype), padding=padding)
     if not demodulate: return y
     norm = (s.square() @ w.square().sum((2, 3)).T + 1e-8).rsqrt()                         # (N, O)
-    return y * norm[:, :, None, None].to(x.dtype)
+    return scaled(y, norm.to(x.dtype)) if y.requires_grad or norm.requires_grad else y.mul_(norm[:, :, None, None].to(x.dtype))
 
 # %% ../nbs/02_ops.ipynb #c05164d3
 def modulated_conv2d(
