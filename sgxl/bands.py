@@ -165,6 +165,9 @@ def through(
             n = min(n, N - start)
             parts, rooms, places = zip(*(_placed(i, x, n, tx, ty) for i, (x, *_) in enumerate(images)))
             groups = _groups(rooms, ups, down, tx, ty, n)
+            if len(groups) == 1:                                                           # then they stay
+                for z in groups[0].zeros: z.zero_()
+                groups[0].zeros.clear()
         for (_, b, _), x, place in zip(images, parts, places):
             x = x[start:start + n]
             place.copy_(x) if b is None else torch.add(x, b, out=place)
