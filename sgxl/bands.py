@@ -268,18 +268,19 @@ def upfirdn2d(
     return _Resample.apply(x.permute(0, 2, 3, 1), U, D).permute(0, 3, 1, 2)
 
 # %% ../nbs/03b_bands.ipynb #cb0dcc13
-def _weight_gradient(x, g, shape, padding, rows=2048):
-    (O, I, h, w), (N, _, H, W), (*_, down, across) = shape, x.shape, g.shape
-    wide = W + 2 * padding
-    z, e = _room('z', ((H + 2 * padding) * wide + w, I), x).zero_(), _room('e', (down * wide, O), g).zero_()
-    inside = z[:-w].view(-1, wide, I)[padding:padding + H, padding:padding + W]
-    parts = [(e[r:r + rows].T.expand(w, -1, -1), [z[r + a * wide:].as_strided((w, min(rows, len(e) - r), I), (I, I, 1)) for a in range(h)])
-             for r in range(0, len(e), rows)]
-    y = x.new_zeros(h, w, O, I)
-    for n in range(N):
-        inside.copy_(x[n].permute(1, 2, 0)); e.view(down, wide, O)[:, :across].copy_(g[n].permute(1, 2, 0))
-        for left, shifted in parts:
-            for a in range(h): torch.baddbmm(y[a], left, shifted[a], out=y[a])
+def _weight_gradient(x, g, shape, padding):
+    (O, I, h, w), (N, _, H, W), (*_, down, across), p = shape, x.shape, g.shape, padding
+    high, wide = H + 2 * p, W + 2 * p
+    n = max(1, min(N, at_once // (4 * high * wide * I * x.element_size())))               # images at once
+    count = 2 * -(-n * high * wide // 4096); rows = -(-n * high * wide // count)          # portions of 2048 pixels at most, for two threads or more
+    z, e = _room('z', (count * rows + (h - 1) * wide + w - 1, I), x).zero_(), _room('e', (count * rows, O), g).zero_()
+    inside = z[:n * high * wide].view(n, high, wide, I)[:, p:p + H, p:p + W]
+    there = e[:n * high * wide].view(n, high, wide, O)[:, :down, :across]
+    shifted = [(a, b, z[a * wide + b:].as_strided((count, rows, I), (rows * I, I, 1))) for a in range(h) for b in range(w)]
+    y, parts, left = x.new_zeros(h, w, O, I), _room('parts', (count, O, I), x), e.view(count, rows, O).mT
+    for xs, gs in zip(x.permute(0, 2, 3, 1).split(n), g.permute(0, 2, 3, 1).split(n)):
+        inside[:len(xs)].copy_(xs); there[:len(xs)].copy_(gs); there[len(xs):].zero_()
+        for a, b, z in shifted: y[a, b] += torch.bmm(left, z, out=parts).sum(0)
     return y.permute(2, 3, 0, 1)
 
 # %% ../nbs/03b_bands.ipynb #ec974060
