@@ -8,7 +8,7 @@ __all__ = ['backends', 'activations', 'matmul_limit', 'bias_act', 'upfirdn2d', '
 # %% ../nbs/02_ops.ipynb #66f37345
 import math
 import numbers
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib import import_module
 
 import torch
@@ -243,11 +243,11 @@ def filtered_lrelu(
 def _unit_rms(t, dims): return t * (t.square().mean(dims, keepdim=True) + 1e-8).rsqrt()
 
 # %% ../nbs/02_ops.ipynb #3f64f761
-def _modulated_conv2d_reference(x, w, s, g, demodulate, padding):
+def _modulated_conv2d_reference(x, w, s, g, demodulate, padding, conv2d=F.conv2d):
     w = w * s[:, None, :, None, None]                                                     # (N, O, I, k, k)
     if demodulate: w = w * (w.square().sum((2, 3, 4), keepdim=True) + 1e-8).rsqrt()
     w = (w * g[:, None, :, None, None]).to(x.dtype)
-    return torch.cat([F.conv2d(xi[None], wi, padding=padding) for xi, wi in zip(x, w)])   # (N, O, H', W')
+    return torch.cat([conv2d(xi[None], wi, padding=padding) for xi, wi in zip(x, w)])     # (N, O, H', W')
 
 # %% ../nbs/02_ops.ipynb #ad8c66a2
 def _scaled(x, s): return x * s[:, :, None, None]                                         # (N, C, H, W)
@@ -260,6 +260,24 @@ def _modulated_conv2d_matmul(x, w, s, g, demodulate, padding):
     norm = (s.square() @ w.square().sum((2, 3)).T + 1e-8).rsqrt()                         # (N, O)
     return scaled(y, norm.to(x.dtype)) if y.requires_grad or norm.requires_grad else y.mul_(norm[:, :, None, None].to(x.dtype))
 
+# %% ../nbs/02_ops.ipynb #862d23c0
+def _one_by_one(x, w):
+    most = _home('bands').at_once * (1. if len(x) > 4 else .375)                          # as measured
+    return len(x) and torch.is_grad_enabled() and w.requires_grad and x[0].numel() * x.element_size() > most
+
+def _modulated_pixels(x, w, s, g, demodulate, padding):
+    w = w[:, :, 0, 0] * s[:, None]                                                        # (N, O, I)
+    if demodulate: w = w * (w.square().sum(2, keepdim=True) + 1e-8).rsqrt()
+    w = (w * g[:, None]).to(x.dtype)
+    if not x.is_contiguous(memory_format=torch.channels_last): return (w @ x.flatten(2)).unflatten(2, x.shape[2:])
+    return (x.permute(0, 2, 3, 1).flatten(1, 2) @ w.mT).unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+
+def _modulated(x, w, padding):
+    "What is fastest"
+    if x.device.type != 'cpu' or torch.compiler.is_compiling(): return _modulated_conv2d_matmul
+    if w[0, 0].numel() == 1 and not padding: return _modulated_pixels
+    return partial(_modulated_conv2d_reference, conv2d=_home('bands').conv2d) if _one_by_one(x, w) else _modulated_conv2d_matmul
+
 # %% ../nbs/02_ops.ipynb #c05164d3
 def modulated_conv2d(
     x: torch.Tensor,          # images (N, I, H, W)
@@ -268,7 +286,7 @@ def modulated_conv2d(
     demodulate: bool = True,  # scale every output channel for unit variance?
     padding: int = 0,         # zeros to add on every side, 0 or more
     input_gain: float | torch.Tensor | None = None,  # factor of the input: a number, or a tensor (), (I,) or (N, I)
-    backend: str = 'auto',    # 'reference': a convolution a sample; every other name: one for all
+    backend: str = 'auto',    # 'reference': a convolution a sample; 'auto': what is faster; every other name: one for all
 ) -> torch.Tensor:            # (N, O, H', W')
     "Convolution whose weights are scaled by a style, differently for every sample."
     _check_backend(backend); _check_tensor('x', x, [4], '(N, I, H, W)')
@@ -279,5 +297,5 @@ def modulated_conv2d(
     g = torch.as_tensor(1. if input_gain is None else input_gain, dtype=s.dtype, device=x.device)
     _check(tuple(g.shape) in ((), x.shape[1:2], x.shape[:2]), f'input_gain has shape {tuple(g.shape)}; give (), (I,) or (N, I)')
     if demodulate: w, s = _unit_rms(w, (1, 2, 3)), _unit_rms(s, 1)
-    run = _modulated_conv2d_reference if backend == 'reference' else _modulated_conv2d_matmul
+    run = _modulated(x, w, padding) if backend == 'auto' else _modulated_conv2d_reference if backend == 'reference' else _modulated_conv2d_matmul
     return run(x, w, s, g.expand(x.shape[:2]), demodulate, padding)
