@@ -322,7 +322,7 @@ def conv2d(
 
 # %% ../nbs/03b_bands.ipynb #c16bb296
 def _dots(g, x):
-    if x.device.type != 'cpu' or x.numel() * x.element_size() <= at_once: return (g * x).sum((2, 3))          # (N, C)
+    if x.device.type != 'cpu' or x.dtype.itemsize < 4 or x.numel() * x.element_size() <= at_once: return (g * x).sum((2, 3))          # (N, C)
     g, x = (t.permute(0, 2, 3, 1).flatten(1, 2) for t in (g, x))                          # (N, pixels, C)
     y, rows = x.new_zeros(len(x), 1, x.shape[2]), max(1, at_once // (4 * x.shape[2] * x.element_size()))
     room, ones = _room('dots', (rows, x.shape[2]), x), x.new_ones(1, rows)

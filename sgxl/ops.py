@@ -273,8 +273,8 @@ def _modulated_pixels(x, w, s, g, demodulate, padding):
     return (x.permute(0, 2, 3, 1).flatten(1, 2) @ w.mT).unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
 
 def _modulated(x, w, padding):
-    "What is fastest"
-    if x.device.type != 'cpu' or torch.compiler.is_compiling(): return _modulated_conv2d_matmul
+    "What is fastest; a CPU's matrix products in half precision are not"
+    if x.device.type != 'cpu' or x.dtype.itemsize < 4 or torch.compiler.is_compiling(): return _modulated_conv2d_matmul
     if w[0, 0].numel() == 1 and not padding: return _modulated_pixels
     return partial(_modulated_conv2d_reference, conv2d=_home('bands').conv2d) if _one_by_one(x, w) else _modulated_conv2d_matmul
 
