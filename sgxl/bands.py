@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch.nn.grad import conv2d_input
 
-from .kernels import Bent, Fir, make_firs, reachable
+from .kernels import _T, Bent, Fir, make_firs, reachable
 
 # %% ../nbs/03b_bands.ipynb #3efe5d57
 class Axis(NamedTuple):
@@ -193,8 +193,6 @@ def _slopes(bent, v, u):
     torch.ops.aten.leaky_relu_backward.grad_input(v, u, bent.slope, False, grad_input=v)
 
 # %% ../nbs/03b_bands.ipynb #1936406f
-def _T(firs): return tuple(f.T for f in firs)
-
 class _Bend(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, b, bent):

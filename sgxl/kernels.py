@@ -185,25 +185,22 @@ def in_chunks(
 class _Bend(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, bent):
-        ctx.bent, small = bent, len(x) == 1 and _fine(x, bent) * x.element_size() <= CHUNK_BYTES
-        if not small: ctx.save_for_backward(x, None); return in_chunks(lambda x: resample(bent.curve(resample(x, bent.U)), bent.D), x, fine=_fine(x, bent))
-        u = resample(x, bent.U); ctx.save_for_backward(x, u)
-        return resample(bent.curve(u), bent.D)
+        ctx.bent = bent
+        ctx.save_for_backward(x)
+        return in_chunks(lambda x: resample(bent.curve(resample(x, bent.U)), bent.D), x, fine=_fine(x, bent))
     @staticmethod
-    def backward(ctx, g): x, u = ctx.saved_tensors; return _Slopes.apply(x, g.contiguous(), u, ctx.bent, True), None
+    def backward(ctx, g): return _Slopes.apply(*ctx.saved_tensors, g.contiguous(), ctx.bent, True), None
 
 class _Slopes(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, v, u, bent, adjoint):
+    def forward(ctx, x, v, bent, adjoint):
         ctx.bent, ctx.adjoint = bent, adjoint
-        ctx.save_for_backward(x, u)
+        ctx.save_for_backward(x)
         first, last = (_T(bent.D), _T(bent.U)) if adjoint else (bent.U, bent.D)
-        step = lambda x, v: resample(bent.slopes(resample(v, first), resample(x, bent.U) if u is None else u), last)
+        step = lambda x, v: resample(bent.slopes(resample(v, first), resample(x, bent.U)), last)
         return in_chunks(step, x, v, fine=_fine(x, bent))
     @staticmethod
-    def backward(ctx, g):
-        x, u = ctx.saved_tensors
-        return None, _Slopes.apply(x, g.contiguous(), u, ctx.bent, not ctx.adjoint), None, None, None
+    def backward(ctx, g): return None, _Slopes.apply(*ctx.saved_tensors, g.contiguous(), ctx.bent, not ctx.adjoint), None, None
 
 def _T(firs): return tuple(f.T for f in firs)
 def _fine(x, bent): return x.shape[3] * bent.U[0].new * bent.U[1].new

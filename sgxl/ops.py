@@ -263,7 +263,7 @@ def _modulated_conv2d_matmul(x, w, s, g, demodulate, padding):
 # %% ../nbs/02_ops.ipynb #862d23c0
 def _one_by_one(x, w):
     most = _home('bands').at_once * (1. if len(x) > 4 else .375)                          # as measured
-    return len(x) and torch.is_grad_enabled() and w.requires_grad and x[0].numel() * x.element_size() > most
+    return len(x) > 0 and torch.is_grad_enabled() and w.requires_grad and x[0].numel() * x.element_size() > most
 
 def _modulated_pixels(x, w, s, g, demodulate, padding):
     w = w[:, :, 0, 0] * s[:, None]                                                        # (N, O, I)
