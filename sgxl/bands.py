@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch.nn.grad import conv2d_input
 
 from .kernels import _T, Bent, Fir, make_firs, reachable
 
@@ -282,6 +281,11 @@ def _weight_gradient(x, g, shape, padding):
     return y.permute(2, 3, 0, 1)
 
 # %% ../nbs/03b_bands.ipynb #ec974060
+def _input_gradient(g, w, shape, padding):
+    layout = torch.channels_last if g.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+    like = torch.empty(shape, dtype=g.dtype, device=g.device, memory_format=layout)       # tells the layout; never read
+    return torch.ops.aten.convolution_backward(g, like, w, None, [1, 1], [padding] * 2, [1, 1], False, [0, 0], 1, [True, False, False])[0]
+
 def _pair(ctx, a, b): return a() if ctx.needs_input_grad[0] else None, b() if ctx.needs_input_grad[1] else None
 
 class _Conv(torch.autograd.Function):
@@ -294,7 +298,7 @@ class _Conv(torch.autograd.Function):
 
 class _Input(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, g, w, shape, padding): ctx.save_for_backward(g, w); ctx.padding = padding; return conv2d_input(shape, w, g, padding=padding)
+    def forward(ctx, g, w, shape, padding): ctx.save_for_backward(g, w); ctx.padding = padding; return _input_gradient(g, w, shape, padding)
     @staticmethod
     def backward(ctx, v):
         (g, w), p = ctx.saved_tensors, ctx.padding
