@@ -39,11 +39,12 @@ def _up_blocks(taps, factor, step=block, phases=1):
 
 # %% ../nbs/03a_fused.ipynb #a9c04c01
 @lru_cache(maxsize=256)
-def _down_blocks(taps, factor, step, blocks, tile):
+def _down_blocks(taps, factor, step, blocks, tile, together=2):
     j, o, m = torch.arange(blocks)[:, None, None], torch.arange(-(-tile // 16) * 16)[:, None], torch.arange(block)
     k = j * step + m - o * factor
     d = torch.tensor(taps, dtype=torch.float64)[k.clamp(0, len(taps) - 1)]
-    return d.where((k >= 0) & (k < len(taps)) & (m < step) & (o < tile), 0.)              # (blocks, outputs, block)
+    d = d.where((k >= 0) & (k < len(taps)) & (m < step) & (o < tile), 0.)                 # (blocks, outputs, block)
+    return d.unflatten(1, (-1, 4, 2, 2)).transpose(2, 3).flatten(1, 4) if together == 4 else d
 
 # %% ../nbs/03a_fused.ipynb #9d821c21
 def _lanes(t, dtype, device):
@@ -112,13 +113,21 @@ def _rounded(x, like, PRECISION: constexpr):
 
 # %% ../nbs/03a_fused.ipynb #3f9bcc3e
 @jit
-def _pixels(at, i, j, height, width, bias, STEP: constexpr, COUNT: constexpr, BIASED: constexpr):
+def _pixels(at, i, j, height, width, bias, like, STEP: constexpr, COUNT: constexpr, BIASED: constexpr):
     "Blocks of pixels side by side; those outside are -bias"
-    x = ()
+    x, other = (), -bias if BIASED else 0.
+    WORDS: constexpr = at.dtype.element_ty == tl.int32
+    if WORDS: other = (other.to(like.dtype).to(tl.int16, bitcast=True).to(tl.int32) & 0xffff) * 0x10001 if BIASED else 0    # twice in a word
     for n in tl.static_range(COUNT):
         inside = (i.to(tl.uint32) < height) & ((j + n * STEP).to(tl.uint32) < width)      # no negative number is
-        x = x + (tl.load(at + n * STEP, mask=inside, other=-bias if BIASED else 0.),)
+        x = x + (tl.load(at + (n * STEP // 2 if WORDS else n * STEP), mask=inside, other=other),)
     return x
+
+@jit
+def _chunk(p, like):
+    "8x8 numbers, from the words that they were loaded as"
+    if p.dtype == tl.int32: p = tl.join(p.to(tl.int16).to(like.dtype, bitcast=True), (p >> 16).to(tl.int16).to(like.dtype, bitcast=True))
+    return p.reshape(8, 8)
 
 @jit
 def _beside(a, b, ROLL: constexpr):
@@ -135,9 +144,9 @@ def _across(pixels, u, bias, STEP: constexpr, COLUMNS: constexpr, ROLL: constexp
     ONCE: constexpr = tl.float16 if u[0].dtype == tl.float16 and u[0].shape[1] == 16 else SUM       # one sum of 16: rounded once, so or so
     x, done = (), ()
     for n in tl.static_range(len(pixels)):
-        p = pixels[n]
+        p = _chunk(pixels[n], u[0]) if ROLL else pixels[n]
         if BIASED: p = _rounded(p.to(bias.dtype) + bias, u[0], PRECISION)
-        x = x + (p.reshape(8, 8) if ROLL else p,)
+        x = x + (p,)
     for j in tl.static_range(COLUMNS):
         p = _beside(x[j * STEP // 8], x[j * STEP // 8 + 1], ROLL) if ROLL else _factor(x[j])
         t = _dot(u[j * STEP % 8 // STEP if ROLL else 0], _turned(p), tl.full((16, p.shape[0]), 0., ONCE), PRECISION)
@@ -196,9 +205,13 @@ def _image(at, u, plane, height, width, top, left, pady, padx, UP: constexpr, SI
     "Where the first block's pixels are, and the forms of U that an image needs"
     i, r = _first(top, pady, UP, 1); uy = _tables(u, r, 2 * UP, PHASES, 16, SIZE, ROLL)
     j, r = _first(left, padx, UP, PAIR); ux = _tables(u, r, 2 * UP, PHASES, 16, SIZE, ROLL)
-    if ROLL: i, j = i + tl.arange(0, 64) // 8, j + tl.arange(0, 64) % 8
+    WORDS: constexpr = ROLL > 0 and PAIR == 2 and at.dtype.element_ty.primitive_bitwidth == 16
+    if WORDS: i, j = i + tl.arange(0, 32) // 4, j + tl.arange(0, 32) % 4 * 2
+    elif ROLL: i, j = i + tl.arange(0, 64) // 8, j + tl.arange(0, 64) % 8
     else: i, j = i + tl.arange(0, SIZE)[:, None], j + tl.arange(0, SIZE)[None, :]
-    return at + plane * height * width + i.to(tl.int64) * width + j, i, j, uy, ux
+    at += plane * height * width + i.to(tl.int64) * width + j
+    if WORDS: at = at.to(tl.pointer_type(tl.int32), bitcast=True)
+    return at, i, j, uy, ux
 
 @jit
 def _zeros(COUNT: constexpr, COLUMNS: constexpr, SUM: constexpr):
@@ -213,11 +226,11 @@ def _next(at, i, j, queue, new, height, width, bias, u, STEP: constexpr, COLUMNS
     "The next rows of pixels: where they go on, those that are loaded ahead, and, upsampled across, the old ones and the new ones"
     COUNT: constexpr = (COLUMNS - 1) * STEP // 8 + 2 if ROLL else COLUMNS
     MOVE: constexpr = 8 if ROLL else STEP
-    queue = queue + _pixels(at, i, j, height, width, bias, MOVE, COUNT, BIASED)
+    queue = queue + _pixels(at, i, j, height, width, bias, u[0], MOVE, COUNT, BIASED)
     if len(queue) > AHEAD * COUNT:
         more = _across(queue[:COUNT], u, bias, STEP, COLUMNS, ROLL, BIASED, SUM, PRECISION)
         queue, new = queue[COUNT:], ((new[COLUMNS:] if len(new) else more) + more if ROLL else more)
-    return at + MOVE * width, i + MOVE, queue, new
+    return at + (MOVE * width // 2 if at.dtype.element_ty == tl.int32 else MOVE * width), i + MOVE, queue, new
 
 # %% ../nbs/03a_fused.ipynb #5a17795b
 @jit
@@ -237,16 +250,16 @@ def _strip_kernel(z, x, b, y, uz, ux, dx, dy, curve, channels, across, along, ro
                   UP: constexpr, XUP: constexpr, DOWN: constexpr, TAPS: constexpr, ZSIZE: constexpr, XSIZE: constexpr, STEP: constexpr,
                   COLUMNS: constexpr, ROWS: constexpr, WIDTH: constexpr, HEIGHT: constexpr, TILES: constexpr, PAIR: constexpr, ACT: constexpr,
                   CLAMPED: constexpr, BIASED: constexpr, STEEPER: constexpr, ZROLL: constexpr, XROLL: constexpr, AHEAD: constexpr,
-                  SUM: constexpr, PRECISION: constexpr):
+                  KEPT: constexpr, TOGETHER: constexpr, SUM: constexpr, PRECISION: constexpr):
     ZSTEP: constexpr = STEP // UP; XSTEP: constexpr = STEP // XUP                                    # pixels from block to block
     ZPHASES: constexpr = 8 // ZSTEP if ZROLL else 1; XPHASES: constexpr = 8 // XSTEP if XROLL else 1
     ZAHEAD: constexpr = AHEAD if ZROLL else 0; XAHEAD: constexpr = AHEAD if XROLL else 0
     ZBIASED: constexpr = BIASED and ACT != 2
     LASTS: constexpr = (TAPS - DOWN + STEP - 1) // STEP if TAPS > DOWN else 0                       # rows of blocks that two rounds need
     plane, strip = (tl.program_id(0) // (across * along)).to(tl.int64), tl.program_id(0) % (across * along)
-    top, left, zw, xw, yw = strip // across * rounds * HEIGHT, strip % across * WIDTH, zw * PAIR, xw * PAIR, yw * PAIR
+    top, left, zw, xw, yw = strip // across * rounds * HEIGHT, strip % across * WIDTH, zw * PAIR, xw * PAIR, yw * TOGETHER
     KIND: constexpr = tl.float16 if z.dtype.element_ty == tl.float16 else SUM
-    gain, slope, clamp, low = tl.load(curve), tl.load(curve + 1).to(KIND), tl.load(curve + 2).to(KIND), tl.load(curve + 3).to(KIND)
+    slope, clamp, low = tl.load(curve + 1).to(KIND), tl.load(curve + 2).to(KIND), tl.load(curve + 3).to(KIND)
     bias = tl.load(b + plane % channels) if BIASED else 0.
     if BIASED and PRECISION == 'wide': bias = bias.to(SUM)
     z, zi, zj, uzy, uzx = _image(z, uz, plane, zh, zw, top * DOWN, left * DOWN, zpy, zpx, UP, ZSIZE, PAIR, ZROLL, ZPHASES)
@@ -258,12 +271,13 @@ def _strip_kernel(z, x, b, y, uz, ux, dx, dy, curve, channels, across, along, ro
         if XROLL: xq, xs = (), ()
         for _ in tl.static_range(XAHEAD + 1 if XROLL else 0):
             x, xi, xq, xs = _next(x, xi, xj, xq, xs, xh, xw, bias, uxx, XSTEP, COLUMNS, XROLL, XAHEAD, BIASED, SUM, PRECISION)
-    yi = tl.arange(0, 256) // 128 * 8 + tl.arange(0, 256) // 8 % 8                                   # a tile's quarters, one after the other
-    yj = tl.arange(0, 256) // 64 % 2 * 8 + tl.arange(0, 256) % 8
+    lane = tl.arange(0, 256)                                                                         # in the order in which lanes hold a tile
+    if TOGETHER == 4: yi, yj = lane // 16, lane % 16
+    else: yi, yj = lane // 128 * 8 + lane // 8 % 8, lane // 64 % 2 * 8 + lane % 8
     below = yi < HEIGHT
     yi += top
     y += plane * yh * yw + yi.to(tl.int64) * yw + left + yj
-    dys = _tables(dy, 0, 1, ROWS + LASTS, 16, 16, 0)
+    dys, dxs = _tables(dy, 0, 1, ROWS + LASTS, 16, 16, 0), _tables(dx, 0, 1, COLUMNS * TILES if KEPT else 0, 16, 16, 0)
     this, after = _zeros(COLUMNS, 16, SUM), _zeros(COLUMNS, 16, SUM)
     for i in tl.static_range(LASTS):                                                                 # what the first round needs of rows above it
         if i % ZPHASES == 0: z, zi, zq, zs = _next(z, zi, zj, zq if ZROLL else (), zs if ZROLL else (), zh, zw, bias, uzx, ZSTEP, COLUMNS,
@@ -297,8 +311,10 @@ def _strip_kernel(z, x, b, y, uz, ux, dx, dy, curve, channels, across, along, ro
             out = tl.full((16, 16), 0., SUM)
             for j in tl.static_range(COLUMNS):
                 if (j + 1) * STEP > 16 * t * DOWN and j * STEP < (16 * t + 15) * DOWN + TAPS:
-                    out = _dot(_factor(_rounded(this[j], uzy[0], PRECISION)), _turned(_table(dx, j * TILES + t, 16, 16, 0)), out, PRECISION)
-            tile = _rounded(out * gain, uzy[0], PRECISION).reshape(2, 8, 2, 8).permute(0, 2, 1, 3).reshape(256)
+                    d = dxs[j * TILES + t] if KEPT else _table(dx, j * TILES + t, 16, 16, 0)
+                    out = _dot(_factor(_rounded(this[j], uzy[0], PRECISION)), _turned(d), out, PRECISION)
+            tile = _rounded(out, uzy[0], PRECISION).reshape(2, 8, 2, 4, 2)
+            tile = (tile.permute(0, 1, 3, 2, 4) if TOGETHER == 4 else tile.permute(0, 2, 1, 3, 4)).reshape(256)
             tl.store(y + 16 * t, tile, mask=below & (yi < yh) & (yj + 16 * t < WIDTH) & (left + yj + 16 * t < yw))
         yi += HEIGHT; y += HEIGHT * yw
 
@@ -350,15 +366,16 @@ class Strip(NamedTuple):
     width: int   # outputs side by side
     rows: int    # rows of blocks a round
     height: int  # outputs a round, downwards
+    together: int # outputs that a lane stores at a time
 
 @lru_cache(maxsize=4096)
 def _strip(job):
-    step = _step(job.up.factor, job.down)
+    step, together = _step(job.up.factor, job.down), math.gcd(job.out[0], 4)
     rows = 16 * job.down // step
-    def width(columns): n = min(32, (columns * step - len(job.taps)) // job.down + 1); return n - n % 2
-    least = -(-(len(job.taps) + job.down) // step)
+    def width(columns): n = min(32, (columns * step - len(job.taps)) // job.down + 1); return n - n % together
+    least = -(-(len(job.taps) + (together - 1) * job.down) // step)
     columns = min(range(least, least + 4), key=lambda n: -(-job.out[0] // width(n)) * n)
-    return Strip(step, columns, width(columns), rows, rows * step // job.down)
+    return Strip(step, columns, width(columns), rows, rows * step // job.down, together)
 
 # %% ../nbs/03a_fused.ipynb #8e91c9ba
 interpreted = triton is not None and not isinstance(_strip_kernel, triton.JITFunction)
@@ -383,7 +400,7 @@ def _constants(job, biased, dtype):
     return dict(UP=job.up.factor, XUP=other.factor, DOWN=job.down, TAPS=len(job.taps), ZSIZE=zsize, XSIZE=xsize, STEP=strip.step,
                 COLUMNS=strip.columns, ROWS=strip.rows, WIDTH=strip.width, HEIGHT=strip.height, TILES=-(-strip.width // 16), ACT=job.act,
                 CLAMPED=job.clamp < math.inf, BIASED=biased, STEEPER=not 0 <= job.slope <= 1, ZROLL=_rolls(job.up, strip), XROLL=_rolls(other, strip),
-                AHEAD=2 if dtype.itemsize == 2 and job.act != 2 else 1)
+                AHEAD=2 if dtype.itemsize == 2 and job.act != 2 else 1, KEPT=dtype == torch.float16 and job.act != 2, TOGETHER=strip.together)
 
 # %% ../nbs/03a_fused.ipynb #eb3b3dc2
 @lru_cache(maxsize=256)
@@ -396,17 +413,19 @@ def _launch(job, z, x, b):
     y = z.new_empty(*z.shape[:2], *job.out[::-1])                                         # (N, C, H', W')
     if not y.numel(): return y
     z, x, b = z.contiguous(), (z if x is None else x).contiguous(), b if b is None else b.contiguous()
-    strip, other, planes, pair = _strip(job), job.other or job.up, z.shape[0] * z.shape[1], 2 - any(t.shape[3] % 2 for t in (z, x, y))
+    strip, other, planes = _strip(job), job.other or job.up, z.shape[0] * z.shape[1]
+    pair = 2 - any(t.shape[3] % 2 or t.data_ptr() % (2 * t.element_size()) for t in (z, x))
     def laid_out(blocks, *args): return _laid_out(blocks, args, z.dtype, z.device)
     uz, ux = (laid_out(_up_blocks, u.taps, u.factor, strip.step, 8 * u.factor // strip.step if _rolls(u, strip) else 1) for u in (job.up, other))
-    dx, dy = (laid_out(_down_blocks, job.taps, job.down, strip.step, *n) for n in ((strip.columns, strip.width), (2 * strip.rows, strip.height)))
+    dx = laid_out(_down_blocks, tuple(job.gain * t for t in job.taps), job.down, strip.step, strip.columns, strip.width, strip.together)
+    dy = laid_out(_down_blocks, job.taps, job.down, strip.step, 2 * strip.rows, strip.height)
     across, rounds = -(-job.out[0] // strip.width), -(-job.out[1] // strip.height)
     rounds = -(-rounds // max(1, min(rounds // 4, programs // (across * planes))))        # of each program, of which there are to be enough
     along = -(-job.out[1] // (strip.height * rounds))
     with torch.cuda.device_of(z):
         _strip_kernel[(planes * across * along,)](
             z, x, z if b is None else b, y, uz, ux, dx, dy, _curve(job.gain, job.slope, job.clamp, z.dtype, z.device), z.shape[1], across, along, rounds,
-            *(n for t in (z, x, y) for n in (t.shape[2], t.shape[3] // pair)), *job.up.pad[::-1], *other.pad[::-1],
+            *(n for t, p in ((z, pair), (x, pair), (y, strip.together)) for n in (t.shape[2], t.shape[3] // p)), *job.up.pad[::-1], *other.pad[::-1],
             PAIR=pair, **_constants(job, b is not None, z.dtype), **_options(z.dtype, 232 if job.act == 2 and other.factor > 2 else 168))
     return y
 
