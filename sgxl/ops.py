@@ -261,7 +261,9 @@ def _modulated_conv2d_matmul(x, w, s, g, demodulate, padding):
     return scaled(y, norm.to(x.dtype)) if y.requires_grad or norm.requires_grad else y.mul_(norm[:, :, None, None].to(x.dtype))
 
 # %% ../nbs/02_ops.ipynb #862d23c0
-def _one_by_one(x): return not x.is_contiguous(memory_format=torch.channels_last) and x.numel() * x.element_size() > _home('bands').at_once
+def _one_by_one(x, w):
+    if x.is_contiguous(memory_format=torch.channels_last) or x[:1].nbytes <= _home('bands').at_once // 8: return False
+    return sum(w.shape[:2]) * x[0, 0].numel() > 10 * w.numel()                            # numbers of both maps of a sample, of its weights
 
 def _modulated_pixels(x, w, s, g, demodulate, padding):
     w = w[:, :, 0, 0] * s[:, None]                                                        # (N, O, I)
@@ -274,7 +276,7 @@ def _modulated(x, w, padding):
     "What is fastest; a CPU's matrix products in half precision are not"
     if x.device.type != 'cpu' or x.dtype.itemsize < 4 or torch.compiler.is_compiling(): return _modulated_conv2d_matmul
     if w[0, 0].numel() == 1 and not padding: return _modulated_pixels
-    return partial(_modulated_conv2d_reference, conv2d=_home('bands').conv2d) if _one_by_one(x) else _modulated_conv2d_matmul
+    return partial(_modulated_conv2d_reference, conv2d=_home('bands').conv2d) if _one_by_one(x, w) else _modulated_conv2d_matmul
 
 # %% ../nbs/02_ops.ipynb #c05164d3
 def modulated_conv2d(
