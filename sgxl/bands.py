@@ -23,28 +23,46 @@ class Axis(NamedTuple):
     fine: int      # samples of a tile on the fine grid
     count: int     # tiles
     first: tuple   # of each image that goes in: first pixel of the first tile; negative: zeros in front
-    pixels: tuple  # of each image: pixels of a tile
-    step: tuple    # of each image: pixels from tile to tile
+    rows: int      # fine samples that are made together, a block
+    apart: int     # fine samples from tile to tile, as they are kept
+    pixels: tuple  # of each image: pixels of a block
+    step: tuple    # of each image: pixels from block to block
+
+    def blocks(self,
+        tiles: int, # one beside the other
+    ):
+        "How many blocks these take"
+        return -(-((tiles - 1) * self.apart + self.fine) // self.rows)
 
     def length(self,
-        i: int,    # which of the images
+        i: int,     # which of the images
+        tiles: int, # one beside the other
     ):
-        "Pixels of all tiles"
-        return (self.count - 1) * self.step[i] + self.pixels[i]
+        "Pixels of these"
+        return (self.blocks(tiles) - 1) * self.step[i] + self.pixels[i]
+
+    def start(self,
+        i: int,    # which of the images
+        tile: int, # which tile
+    ):
+        "Pixels from the beginning of the first tile to that of this one"
+        return tile * self.apart * self.step[i] // self.rows
 
 # %% ../nbs/03b_bands.ipynb #b4d996ef
 def cut(
-    ups: tuple,    # a `Fir` for each image that goes in, upsampling it to the fine grid
-    down: Fir,     # from the fine grid to the outputs
-    outputs: int,  # of a tile; times the downsampling a multiple of every upsampling
-) -> Axis:         # the tiles
+    ups: tuple,      # a `Fir` for each image that goes in, upsampling it to the fine grid
+    down: Fir,       # from the fine grid to the outputs
+    outputs: int,    # of a tile; times the downsampling a multiple of every upsampling
+    rows: int = 0,   # fine samples of a block, a multiple of every upsampling; 0: each tile makes its own
+) -> Axis:           # the tiles
     "Cut an axis into tiles"
-    fine, count = (outputs - 1) * down.down + len(down.taps), -(-down.new // outputs)
+    fine, count, apart = (outputs - 1) * down.down + len(down.taps), -(-down.new // outputs), outputs * down.down
     first = [-((u.pad + down.pad) // u.up) for u in ups]
-    last = [(fine - down.pad + len(u.taps) - 2 - u.pad) // u.up for u in ups]
+    last = [((rows or fine) - down.pad + len(u.taps) - 2 - u.pad) // u.up for u in ups]
     if count == 1: first, last = ([min(max(i, 0), u.size - 1) for i, u in zip(ends, ups)] for ends in (first, last))  # no zeros
     pixels = tuple(max(1, b - a + 1) for a, b in zip(first, last))
-    return Axis(outputs, fine, count, tuple(first), pixels, tuple(outputs * down.down // u.up for u in ups) if count > 1 else pixels)
+    step = pixels if count == 1 else tuple((rows or apart) // u.up for u in ups)
+    return Axis(outputs, fine, count, tuple(first), rows or fine, apart if rows else fine, pixels, step)
 
 # %% ../nbs/03b_bands.ipynb #c4314c29
 def _band(taps, k, dtype, device):
@@ -54,16 +72,17 @@ def _band(taps, k, dtype, device):
 @lru_cache(maxsize=1024)
 def _tables(ups, down, tiles, dtype, device):
     with torch.inference_mode(False):
-        m, o = torch.arange(tiles.fine), torch.arange(tiles.outputs)[:, None]
+        o = torch.arange(tiles.outputs)[:, None]
         pixels = [first + torch.arange(n) for first, n in zip(tiles.first, tiles.pixels)]
-        up = [_band(u.taps, i * u.up + u.pad + down.pad - m[:, None], dtype, device) for u, i in zip(ups, pixels)]   # (fine, pixels)
-        return up, _band(down.taps, m - o * down.down, dtype, device)                                                # (outputs, fine)
+        up = [_band(u.taps, i * u.up + u.pad + down.pad - torch.arange(tiles.rows)[:, None], dtype, device) for u, i in zip(ups, pixels)]   # (rows, pixels)
+        return up, _band(down.taps, torch.arange(tiles.fine) - o * down.down, dtype, device)                         # (outputs, fine)
 
 # %% ../nbs/03b_bands.ipynb #284b540f
 at_once = 4 * 2 ** 20  # bytes of the fine grid that are worked on together; two maps of that size should fit into the caches
-_sample, _call = 15, 1e6  # what a fine sample costs besides the products, and what a call costs, in multiply-adds
+_sample, _row, _call = 15, 4, 1e6  # what a fine sample costs besides the products, a row of a block's pixels, and a call, in multiply-adds
 
-def _together(tx, ty, channels, nbytes): return max(1, at_once // max(1, ty.fine * tx.fine * channels * nbytes))     # tiles
+def _together(tx, ty, channels, nbytes):
+    return max(1, 1 + (at_once // max(1, tx.fine * channels * nbytes) - ty.fine) // ty.apart)                         # tiles
 
 def cost(
     tx: Axis,      # tiles along x
@@ -72,10 +91,14 @@ def cost(
     nbytes: int,   # of a number
 ) -> float:        # multiply-adds of an image
     "What an image costs, with calls and the way through memory counted as multiply-adds"
-    groups = -(-ty.count // _together(tx, ty, channels, nbytes))
-    fine, outputs = ty.count * ty.fine, ty.count * ty.outputs
-    up = sum((ty.count * s + groups * (j - s)) * i + fine * (j + _sample) for i, j, s in zip(tx.pixels, ty.pixels, ty.step))
-    return tx.count * (channels * tx.fine * (up + outputs * (ty.fine + tx.outputs)) + groups * _call * (3 + 2 * len(ty.pixels)))
+    most, total = _together(tx, ty, channels, nbytes), 0
+    for k, times in ((min(most, ty.count), ty.count // most or 1), (ty.count % most if ty.count > most else 0, 1)):
+        if not k: continue
+        along_x = sum(ty.length(i, k) * n for i, n in enumerate(tx.pixels))
+        along_y = sum(ty.blocks(k) * n * (ty.rows + _row) + _sample * ((k - 1) * ty.apart + ty.fine) for n in ty.pixels)
+        back = k * ((ty.outputs + _row) * ty.fine + ty.outputs * tx.outputs)
+        total += times * (channels * tx.fine * (along_x + along_y + back) + _call * (3 + 2 * len(ty.pixels)))
+    return tx.count * total
 
 # %% ../nbs/03b_bands.ipynb #05dddace
 @lru_cache(maxsize=4096)
@@ -86,10 +109,13 @@ def plan(
     nbytes: int,   # of a number
 ) -> tuple:        # `Axis` along x and along y
     "The tiles that cost least"
-    def axes(ups, down):
-        unit = math.lcm(*(u.up // math.gcd(u.up, down.down) for u in ups))
-        return [cut(ups, down, n) for n in sorted({-(-down.new // (k * unit)) * unit for k in range(1, 65)})]
-    xs, ys = (axes(tuple(u[i] for u in ups), down[i]) for i in (0, 1))
+    def axes(i, rows=0):
+        mine, last = tuple(u[i] for u in ups), down[i]
+        unit = math.lcm(*(u.up // math.gcd(u.up, last.down) for u in mine))
+        return [cut(mine, last, n, rows) for n in sorted({-(-last.new // (k * unit)) * unit for k in range(1, 65)})]
+    unit = math.lcm(*(y.up for _, y in ups))
+    rows = min(range(unit, 65 * unit, unit), key=lambda rows: sum((rows + _row) * (rows + len(y.taps)) / y.up / rows for _, y in ups))
+    xs, ys = axes(0), axes(1) + [a for a in axes(1, rows) if a.count > 1]
     return min(((x, y) for x in xs for y in ys), key=lambda p: cost(*p, channels, nbytes))
 
 # %% ../nbs/03b_bands.ipynb #840ab219
@@ -106,8 +132,8 @@ def _room(name, shape, like):
 # %% ../nbs/03b_bands.ipynb #a596a1ed
 def _placed(i, x, n, tx, ty):
     "The part of all images that is needed; room for n of them with zeros at their sides; where in it they go"
-    left, w, first = max(0, -tx.first[i]), tx.length(i), ty.first[i]
-    x = x[:, max(0, first):max(0, first + ty.length(i)), max(0, tx.first[i]):][:, :, :max(0, w - left)]
+    left, w, first = max(0, -tx.first[i]), tx.length(i, tx.count), ty.first[i]
+    x = x[:, max(0, first):max(0, first + ty.length(i, ty.count)), max(0, tx.first[i]):][:, :, :max(0, w - left)]
     room = _room(('placed', i), (n, x.shape[1], w, x.shape[3]), x)
     if x.shape[2] < w: room.zero_()
     return x, room, room[:, :, left:left + x.shape[2]]
@@ -132,18 +158,19 @@ def _groups(rooms, ups, down, tx, ty, n):
         for t in range(0, ty.count, most):
             k, zeros, products, fine = n if ty.count == 1 else min(most, ty.count - t), [], [], []
             for i, room in enumerate(rooms):
-                step, j, left = ty.step[i], ty.pixels[i], s * tx.step[i]
-                x, length = room.flatten(0, 1), (k - 1) * step + j                                          # (rows of the image, pixels, C)
-                top = min(max(0, -ty.first[i] - t * step), length); start = max(0, t * step + min(0, ty.first[i]))
+                step, j, left, at, blocks = ty.step[i], ty.pixels[i], tx.start(i, s), ty.start(i, t), ty.blocks(k)
+                x, length = room.flatten(0, 1), ty.length(i, k)                                             # (rows of the image, pixels, C)
+                top = min(max(0, -ty.first[i] - at), length); start = max(0, at + min(0, ty.first[i]))
                 x = x[start:start + length - top, left:left + tx.pixels[i]]
-                half = _room(('half', i), (length, tx.fine, C), like); fine.append(_room(('fine', i), (k, ty.fine, row), like))
+                half = _room(('half', i), (length, tx.fine, C), like); made = _room(('fine', i), (blocks, ty.rows, row), like)
                 zeros += [half[:top], half[top + len(x):]]
-                products += [product(uxs[i], x, half[top:top + len(x)]), product(uys[i], half.as_strided((k, j, row), (step * row, row, 1)), fine[i])]
+                products += [product(uxs[i], x, half[top:top + len(x)]), product(uys[i], half.as_strided((blocks, j, row), (step * row, row, 1)), made)]
+                fine.append(made.flatten(0, 1)[:(k - 1) * ty.apart + ty.fine])
             half = _room('half', (k, ty.outputs, row), like)
             x = half.view(k * ty.outputs, tx.fine, C)[:k * ty.outputs if ty.count == 1 else down[1].new - t * ty.outputs]
             across = product(dx, x, _room('out', (len(x), tx.outputs, C), like))
             rows, columns = slice(t * ty.outputs, (t + k) * ty.outputs), slice(s * tx.outputs, (s + 1) * tx.outputs)
-            groups.append(Group([z for z in zeros if len(z)], products, fine, product(dy, fine[0], half), across, rows, columns))
+            groups.append(Group([z for z in zeros if len(z)], products, fine, product(dy, fine[0].as_strided((k, ty.fine, row), (ty.apart * row, row, 1)), half), across, rows, columns))
     return groups
 
 # %% ../nbs/03b_bands.ipynb #5129d0ff
@@ -188,7 +215,9 @@ def _curve(bent, u):
     if bent.limit is not None: F.hardtanh_(u, -bent.limit, bent.limit)
 
 def _slopes(bent, v, u):
-    if bent.limit is not None: torch.ops.aten.hardtanh_backward.grad_input(v, F.leaky_relu(u, bent.slope), -bent.limit, bent.limit, grad_input=v)
+    if bent.limit is not None:
+        below = bent.limit / abs(bent.slope) if bent.slope else math.inf                  # what is bent to the limit
+        torch.ops.aten.hardtanh_backward.grad_input(v, u, -below, bent.limit, grad_input=v)
     torch.ops.aten.leaky_relu_backward.grad_input(v, u, bent.slope, False, grad_input=v)
 
 # %% ../nbs/03b_bands.ipynb #1936406f

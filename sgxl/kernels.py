@@ -213,7 +213,7 @@ def reachable(
     "A bound of the upsampled map"
     if x.numel() == 0: return 0.
     low, high = x.detach().aminmax()
-    return max(-low.item(), high.item()) * math.prod(sum(map(abs, f.taps)) for f in firs)
+    return max(-low.item(), high.item()) * math.prod(max(sum(map(abs, f.taps[i::f.up])) for i in range(f.up)) for f in firs)
 
 # %% ../nbs/03_kernels.ipynb #1bd62522
 def filtered_lrelu(
