@@ -203,7 +203,8 @@ def compare(
 ):
     "One row, a dict, for every backend and pass"
     device, (ready, refused) = case.setting.device.type, prepare(case, names, passes)
-    times, rows = interleave(ready, repeats, device), []
+    turns = [{k: f for k, f in ready.items() if k[1] == p} for p in passes]             # a forward pass is timed after forward passes only
+    times, rows = {k: t for fs in turns for k, t in interleave(fs, repeats, device).items()}, []
     peaks = {k: peak_memory(f, device) if memory else None for k, f in ready.items()}
     limit = {p: machine.limit(case.work(p == 'both')) for p in case.passes if p in passes}
     for (name, p), t in times.items():

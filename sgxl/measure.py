@@ -43,9 +43,9 @@ def interleave(
     device: str = 'cpu',   # type of the device
     least: float = .01,    # seconds that a measurement should take; shorter calls are looped
 ):
-    "Seconds of a call in every round, by name; the functions take turns, every other round from the last to the first"
+    "Seconds of a call in every round, by name; the functions take turns"
     loops = {name: max(1, min(100, int(least / seconds(f, device)))) for name, f in functions.items()}
-    rounds = [{name: seconds(functions[name], device, loops[name]) for name in list(functions)[::(-1)**i]} for i in range(repeats)]
+    rounds = [{name: seconds(f, device, loops[name]) for name, f in functions.items()} for _ in range(repeats)]
     return {name: [r[name] for r in rounds] for name in functions}
 
 def faster(
