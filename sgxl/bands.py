@@ -170,7 +170,8 @@ def _groups(rooms, ups, down, tx, ty, n):
             x = half.view(k * ty.outputs, tx.fine, C)[:k * ty.outputs if ty.count == 1 else down[1].new - t * ty.outputs]
             across = product(dx, x, _room('out', (len(x), tx.outputs, C), like))
             rows, columns = slice(t * ty.outputs, (t + k) * ty.outputs), slice(s * tx.outputs, (s + 1) * tx.outputs)
-            groups.append(Group([z for z in zeros if len(z)], products, fine, product(dy, fine[0].as_strided((k, ty.fine, row), (ty.apart * row, row, 1)), half), across, rows, columns))
+            windows = fine[0].as_strided((k, ty.fine, row), (ty.apart * row, row, 1))
+            groups.append(Group([z for z in zeros if len(z)], products, fine, product(dy, windows, half), across, rows, columns))
     return groups
 
 # %% ../nbs/03b_bands.ipynb #5129d0ff
@@ -294,17 +295,26 @@ def upfirdn2d(
     return _Resample.apply(x.permute(0, 2, 3, 1), U, D).permute(0, 3, 1, 2)
 
 # %% ../nbs/03b_bands.ipynb #cb0dcc13
-def _gradient(g, x, w, padding, which):
-    return torch.ops.aten.convolution_backward(g, x, w, None, [1, 1], [padding] * 2, [1, 1], False, [0, 0], 1, [i == which for i in range(3)])[which]
-
 def _weight_gradient(x, g, shape, padding):
-    own = max(0, padding - 1)
-    return _gradient(g, F.pad(x, [own] * 4), g.new_empty(shape), padding - own, 1)
+    (O, I, h, w), (N, _, H, W), (*_, down, across), p = shape, x.shape, g.shape, padding
+    high, wide = H + 2 * p, W + 2 * p
+    n = max(1, min(N, at_once // (4 * high * wide * I * x.element_size())))               # images at once
+    count = 2 * -(-n * high * wide // 4096); rows = -(-n * high * wide // count)          # portions of 2048 pixels at most, for two threads or more
+    z, e = _room('z', (count * rows + (h - 1) * wide + w - 1, I), x).zero_(), _room('e', (count * rows, O), g).zero_()
+    inside = z[:n * high * wide].view(n, high, wide, I)[:, p:p + H, p:p + W]
+    there = e[:n * high * wide].view(n, high, wide, O)[:, :down, :across]
+    shifted = [(a, b, z[a * wide + b:].as_strided((count, rows, I), (rows * I, I, 1))) for a in range(h) for b in range(w)]
+    y, parts, left = x.new_zeros(h, w, O, I), _room('parts', (count, O, I), x), e.view(count, rows, O).mT
+    for xs, gs in zip(x.permute(0, 2, 3, 1).split(n), g.permute(0, 2, 3, 1).split(n)):
+        inside[:len(xs)].copy_(xs); there[:len(xs)].copy_(gs); there[len(xs):].zero_()
+        for a, b, z in shifted: y[a, b] += torch.bmm(left, z, out=parts).sum(0)
+    return y.permute(2, 3, 0, 1)
 
 # %% ../nbs/03b_bands.ipynb #ec974060
 def _input_gradient(g, w, shape, padding):
     layout = torch.channels_last if g.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
-    return _gradient(g, torch.empty(shape, dtype=g.dtype, device=g.device, memory_format=layout), w, padding, 0)      # its layout is read, not its numbers
+    like = torch.empty(shape, dtype=g.dtype, device=g.device, memory_format=layout)       # tells the layout; never read
+    return torch.ops.aten.convolution_backward(g, like, w, None, [1, 1], [padding] * 2, [1, 1], False, [0, 0], 1, [True, False, False])[0]
 
 def _pair(ctx, a, b): return a() if ctx.needs_input_grad[0] else None, b() if ctx.needs_input_grad[1] else None
 
@@ -338,10 +348,9 @@ def conv2d(
     w: torch.Tensor,  # weights (O, I, rows, columns), of x's type
     padding: int = 0, # zeros to add on every side
 ) -> torch.Tensor:    # (N, O, H', W')
-    "PyTorch's convolution, with a faster gradient of the weights where it has a slow one: on a CPU, in single precision, with more than one zero on every side"
-    slow = x.device.type == 'cpu' and x.dtype == torch.float32 and padding > 1
-    worth = w.shape[0] * w.shape[1] >= 512 or x.is_contiguous(memory_format=torch.channels_last)                      # the copy
-    return _Conv.apply(x, w, padding) if slow and worth and w.requires_grad and torch.is_grad_enabled() else F.conv2d(x, w, padding=padding)
+    "PyTorch's convolution, with a faster gradient of the weights where that is measured to be one: on a CPU, in single precision, from 64 × 64 channels on"
+    fast = x.device.type == 'cpu' and x.dtype == torch.float32 and w.shape[0] * w.shape[1] >= 64 * 64 and w[0, 0].numel() > 1
+    return _Conv.apply(x, w, padding) if fast and torch.is_grad_enabled() and w.requires_grad else F.conv2d(x, w, padding=padding)
 
 # %% ../nbs/03b_bands.ipynb #c16bb296
 def _dots(g, x):
