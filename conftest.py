@@ -1,7 +1,8 @@
-"""`pytest` runs the book: each notebook of `nbs/` and `tests_nb/` is one test, run by nbdev's rules in an interpreter of its own.
+"""`pytest` runs the book: each notebook of `nbs/` and `tests_nb/` is one test, run by nbdev's rules
+in an interpreter of its own.
 
-    pytest                                    # all of it
-    pytest nbs/02_ops.ipynb --nb-flags slow   # one chapter, with the cells marked `#| slow`
+    pytest                                    # all of it, as many notebooks at a time as there are cores (pytest-xdist)
+    pytest nbs/1_generator/12_ops.ipynb --nb-flags slow   # one chapter, with the cells marked `#| slow`
 
 Run as a script, with a notebook, a report file and flags, this file is that interpreter.
 """
@@ -24,12 +25,24 @@ ROOT = Path(__file__).resolve().parent
 # ---- what pytest sees
 
 def pytest_addoption(parser):
-    parser.addoption('--nb-flags', default='', help='run the cells of these flags too, of those that tst_flags in settings.ini leaves out')
+    parser.addoption('--nb-flags', default='',
+                     help='run the cells of these flags too, of those that tst_flags in settings.ini leaves out')
     parser.addoption('--nb-timeout', type=float, default=1800, help='seconds a notebook may take')
 
 
 def pytest_collect_file(file_path, parent):
-    if file_path.suffix == '.ipynb' and not file_path.name.startswith(('_', '.')): return Notebook.from_parent(parent, path=file_path)
+    if file_path.suffix == '.ipynb' and not file_path.name.startswith(('_', '.')):
+        return Notebook.from_parent(parent, path=file_path)
+
+
+def pytest_xdist_auto_num_workers(config):
+    "For `-n auto`: a worker for each core that this process may use; none for a single notebook"
+    return 0 if len(config.args) == 1 and config.args[0].endswith('.ipynb') else usable_cores()
+
+
+def usable_cores():
+    "Cores that this process may use"
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -38,7 +51,8 @@ def pytest_collection_modifyitems(config, items):
     if config.args_source is config.ArgsSource.ARGS or config.invocation_params.dir != config.rootpath: return
     for folder in config.getini('testpaths'):
         if not any(isinstance(item, Cells) and item.path.is_relative_to(config.rootpath/folder) for item in items):
-            raise pytest.UsageError(f"no notebook was found in {folder}/; 'testpaths' in pyproject.toml names the folders to look in")
+            raise pytest.UsageError(
+                f"no notebook was found in {folder}/; 'testpaths' in pyproject.toml names the folders to look in")
 
 
 class Notebook(pytest.File):
@@ -68,7 +82,8 @@ class CellError(Exception):
 
 class Report:
     "What pytest prints of a failure: all of it below the notebook's name, the first line in its summary"
-    def __init__(self, error): self.text, self.reprcrash = str(error), SimpleNamespace(message=str(error).splitlines()[0])
+    def __init__(self, error):
+        self.text, self.reprcrash = str(error), SimpleNamespace(message=str(error).splitlines()[0])
     def __str__(self): return self.text
     def toterminal(self, tw): tw.line(self.text)
 
@@ -76,12 +91,15 @@ class Report:
 def in_new_interpreter(path, flags, limit):
     "Run a notebook; return its report, what its interpreter printed itself, and the exit status (None: out of time)"
     path = path.resolve()
-    env = dict(os.environ, IN_TEST='1', PYTHONPATH=os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')])))
+    threads = max(1, usable_cores() // int(os.environ.get('PYTEST_XDIST_WORKER_COUNT', 1)))
+    path_there = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
+    env = {'OMP_NUM_THREADS': str(threads), **os.environ, 'IN_TEST': '1', 'PYTHONPATH': path_there}
     with tempfile.TemporaryDirectory() as folder:
         report, log = Path(folder, 'report.json'), Path(folder, 'log.txt')
         with log.open('w') as out:
-            child = subprocess.Popen([sys.executable, __file__, path, report, *flags], cwd=path.parent, env=env, stdin=subprocess.DEVNULL,
-                                     stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
+            child = subprocess.Popen([sys.executable, __file__, path, report, *flags], cwd=path.parent, env=env,
+                                     stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
+                                     start_new_session=True)
             try: code = child.wait(limit)
             except subprocess.TimeoutExpired: code = None
             finally:
@@ -93,7 +111,9 @@ def readable(error, cell=None, line=None, source='', trace='', outputs='', print
     "The report of a failure: cell, line and error first, then the cell, the way to the error, and what was printed"
     where = (f'cell {cell}' if cell else 'before the first cell') + (f', line {line}' if line else '')
     parts = [f'{where}: {error}']
-    if source: parts.append('\n'.join(f"{'>' if i == line else ' '} {i:3}  {row}" for i, row in enumerate(source.splitlines(), 1)))
+    if source:
+        parts.append('\n'.join(f"{'>' if i == line else ' '} {i:3}  {row}"
+                               for i, row in enumerate(source.splitlines(), 1)))
     if trace: parts.append(trace.rstrip())
     for title, text in [('Printed by the cell', outputs), ('Printed by the interpreter', printed)]:
         if text.strip(): parts.append('\n'.join([title + ':', *text.rstrip().splitlines()[-30:]]))
@@ -114,7 +134,8 @@ def run_notebook(path, report, flags):
     def note(**kwargs): report.write_text(json.dumps(kwargs))
 
     nb = read_nb(path)
-    for cell in nb.cells: cell.number, cell.whole = cell.idx_ + 1, cell.source      # FrontmatterProc and directives change both
+    for cell in nb.cells:
+        cell.number, cell.whole = cell.idx_ + 1, cell.source  # FrontmatterProc and directives change both
     nb = NBProcessor(nb=nb, procs=FrontmatterProc, process=True).nb
     if str2bool(nb.frontmatter_.get('skip_exec', False)): return note(skipped='skip_exec in its front matter')
     if nb_lang(nb) != 'python': return note(skipped=f'its language is {nb_lang(nb)}')
@@ -131,7 +152,8 @@ def run_notebook(path, report, flags):
         if skipped(cell): continue
         name = f'{path.name}, cell {cell.number}'
         shell.compile.get_code_name = lambda *_, name=name: name                    # what tracebacks show as the file
-        if not cell.source.lstrip().startswith('%%'): cell.source = cell.whole       # with directives, so that lines are those of the cell
+        if not cell.source.lstrip().startswith('%%'):
+            cell.source = cell.whole  # with directives, so that lines are those of the cell
         note(cell=cell.number, source=cell.whole)
         shell.cell(cell)
         if shell.exc: return note(cell=cell.number, source=cell.whole, **failure(shell.exc, name, cell))
@@ -143,7 +165,7 @@ def failure(exc, name, cell):
     full = traceback.TracebackException.from_exception(exc)
     first = next((i for i, frame in enumerate(full.stack) if frame.filename == name), len(full.stack))
     line = full.stack[first].lineno if first < len(full.stack) else getattr(exc, 'lineno', None)
-    if cell.source is not cell.whole: line = None                                   # a magic ran it, and counts lines its own way
+    if cell.source is not cell.whole: line = None  # a magic ran it, and counts lines its own way
     full.stack = traceback.StackSummary.from_list(full.stack[first:])
     error = shorten(list(full.format_exception_only())[-1], 200)
     outputs = ''.join(''.join(o['text']) for o in cell.outputs if o['output_type'] == 'stream')
