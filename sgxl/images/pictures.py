@@ -49,6 +49,8 @@ def register_heif():
     register_heif_opener()
 
 # %% ../../nbs/6_images/60_pictures.ipynb #198edc1e
+warnings.filterwarnings('ignore', module=r'PIL\.')    # limits are checked here; notes on odd metadata help nobody
+
 def open_picture(
     raw: bytes, # what the file holds
 ):
@@ -56,15 +58,12 @@ def open_picture(
     if not raw: raise BadImage('it is empty')
     if (special := plugin_format(raw)) == 'HEIC': register_heif()
     try:
-        with warnings.catch_warnings():
-            # limits are checked below; notes on odd metadata help nobody
-            warnings.simplefilter('ignore')
-            image = Image.open(io.BytesIO(raw), formats=[f for f in FORMATS if f in Image.OPEN])
-            w, h = image.size
-            if not 0 < w * h <= MAX_PIXELS:
-                raise BadImage(f'it claims {w} × {h} pixels; expected at least one and at most {MAX_PIXELS}')
-            image.load()
-            image.info['declared'] = declared(image, raw)
+        image = Image.open(io.BytesIO(raw), formats=[f for f in FORMATS if f in Image.OPEN])
+        w, h = image.size
+        if not 0 < w * h <= MAX_PIXELS:
+            raise BadImage(f'it claims {w} × {h} pixels; expected at least one and at most {MAX_PIXELS}')
+        image.load()
+        image.info['declared'] = declared(image, raw)
     except (BadImage, MemoryError): raise
     except Image.UnidentifiedImageError as e: raise BadImage(unknown(raw, special)) from e
     except Image.DecompressionBombError as e: raise BadImage(f'it claims more than {MAX_PIXELS} pixels') from e
