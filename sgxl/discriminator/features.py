@@ -114,7 +114,8 @@ class FeatureNetwork(nn.Module):
         native = (getattr(getattr(net, 'patch_embed', None), 'img_size', None) or config.get('input_size') or [224])[-1]
         self.name, self.net, self.num_classes = name, net, net.num_classes
         self.kind, self.taps, self.channels, self.strides, self.num_features = vars(taps).values()
-        self.size, self.exact = size or native, taps.kind == 'vit' or bool(config.get('fixed_input_size'))
+        self.size, self.native = size or native, native
+        self.exact = taps.kind == 'vit' or bool(config.get('fixed_input_size'))
         self.mean, self.std = (triple(config.get(k, 0.5)) for k in ('mean', 'std'))
         for k, v in zip(('scale', 'shift'), scale_and_shift(self.mean, self.std)):
             self.register_buffer(k, v, persistent=False)

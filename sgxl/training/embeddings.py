@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 
-from ..discriminator.features import FeatureNetwork
+from ..discriminator.features import FeatureNetwork, fit_size
 
 # %% ../../nbs/3_training/31_embeddings.ipynb #ad596b86
 def cosine(
@@ -73,6 +73,7 @@ def class_embeddings(
     net: FeatureNetwork,  # frozen feature network
     batches: Iterable,    # of (images uint8 (N, 3, H, W), labels int64 (N,))
     num_classes: int,     # number of classes, C
+    size: int = 0,        # enlarge images to this side first, pixels, and not only to `net.size`
 ) -> torch.Tensor:        # (C, net.num_features) float32, on the CPU
     "Mean pooled lowest-resolution feature of every class: the initial class embedding (paper 3.1)"
     acc, device = ClassMeans(num_classes, net.num_features), next(net.parameters()).device
@@ -80,7 +81,7 @@ def class_embeddings(
         if images.dtype != torch.uint8:
             raise ValueError(
                 f"the images are {images.dtype}; expected uint8 from 0 to 255; pass them as the data set stores them")
-        acc.update(net.pooled(images.to(device).float()/127.5 - 1), labels)
+        acc.update(net.pooled(fit_size(images.to(device).float()/127.5 - 1, size)), labels)
     return acc.means()
 
 # %% ../../nbs/3_training/31_embeddings.ipynb #a558776a

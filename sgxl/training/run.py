@@ -77,11 +77,12 @@ def embedding(self: Run):
         return torch.randn(data.num_classes, net.num_features, generator=rng(self.cfg.seed, 'embedding'))
     if how != 'pretrained': return finished_table(how, data.num_classes)
     path = self.out / 'features' / 'embedding.safetensors'
-    side = embedding_side(data, net.size, self.growth.stages[0].resolution)
-    of = f'{data.name}: {len(data)} images of {side}², {net.name} at {net.size}'
+    size = net.size if net.exact else max(net.size, net.native)                 # in training it may see less
+    side = embedding_side(data, size, self.growth.stages[0].resolution)
+    of = f'{data.name}: {len(data)} images of {side}², {net.name} at {size}'
     if self.ranks.rank == 0 and not (path.exists() and read_weights(path)[1].get('data') == of):
         table = class_embeddings(net, (data.batch(i, side) for i in torch.arange(len(data)).split(100)),
-                                 data.num_classes)
+                                 data.num_classes, size)
         write_atomically(path, lambda p: save_tensors(dict(embedding=table), p, data=of))
     self.ranks.wait()
     table = read_weights(path)[0]['embedding']
