@@ -183,8 +183,7 @@ class Discriminator(nn.Module):
         if embedding is not None and (embedding.ndim != 2 or len(embedding) != c_dim):
             raise ValueError(
                 f'an embedding of shape {tuple(embedding.shape)} was given; expected a row for each of the {c_dim} '
-                f'classes; '
-                'compute it on the same data, or pass None to learn it from scratch')
+                'classes; compute it on the same data, or pass None to learn it from scratch')
         self.networks, self.c_dim, self.bn_group = tuple(networks), c_dim, bn_group
         self.embedding = None if embedding is None else nn.Parameter(embedding.detach().cpu().float().clone())
         self.projectors = nn.ModuleList(

@@ -35,8 +35,7 @@ def read_weights(
     except Exception as e:
         raise ValueError(
             f"{path} cannot be read as weights ({type(e).__name__}); expected an intact .safetensors file, or a .pth "
-            f"file of "
-            "tensors only; fetch it again, or save its state dict by itself") from None
+            "file of tensors only; fetch it again, or save its state dict by itself") from None
     return tensors, notes
 
 # %% ../../nbs/8_floor/83_weights.ipynb #3135bb1f

@@ -172,8 +172,7 @@ def load_data(
     found = max(len(data.labels.unique()), 1)
     if found < classes:
         raise ValueError(f'the images of {source} are of {"one class" if found == 1 else f"{found} classes"} only; '
-                         f'what was asked for needs {classes}: '
-                         'put the images of each class into a folder of its own')
+                         f'what was asked for needs {classes}: put the images of each class into a folder of its own')
     if unconditional or data.num_classes < 2: data.without_classes()
     return data.mirrored() if mirror else data
 

@@ -52,8 +52,7 @@ def check_name(
     if parts[0] == '' or re.match('[A-Za-z]:', name) or '..' in parts or '\0' in name:
         raise ValueError(
             f'{path} holds a file named {name!r}, which lies outside of the archive; it is damaged or hostile and '
-            f'was not read: '
-            'use another copy')
+            'was not read: use another copy')
     return plain(name)
 
 # %% ../../nbs/6_images/61_archives.ipynb #b6c2417a

@@ -23,8 +23,7 @@ def need_compiler(
         reason = str(e).strip().splitlines() or [type(e).__name__]
         raise ValueError(
             f'--compile was given and torch.compile does not work here ({reason[0]}); install a C++ compiler, for a '
-            f'GPU Triton and a C compiler, '
-            'or leave --compile out') from None
+            'GPU Triton and a C compiler, or leave --compile out') from None
 
 # %% ../../nbs/8_floor/87_compiled.ipynb #0bb681db
 def compile_each(

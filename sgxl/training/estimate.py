@@ -383,10 +383,9 @@ def costs(
         rate = e.rate * world
         rows.append(
             f'{s.resolution:6d}²{three(e.work / 1e9):>11}{three(rate):>10}{three(1e6 / rate / 3600):>11}{micro:7d}'
-                    f'{three(e.memory(micro) / 2**30):>8} GiB'
+            f'{three(e.memory(micro) / 2**30):>8} GiB'
             + ''.join(f'{e.shares.get(n, 0.):>11.0%}' for n in names))
     rows.append(
         f'estimated on {device} with {world} process{"es" if world > 1 else ""}: operations are counted, speed and '
-        f'judges tried for a moment; '
-        'memory is one process\'s; percentages are of a step\'s time')
+        'judges tried for a moment; memory is one process\'s; percentages are of a step\'s time')
     return '\n'.join(rows)

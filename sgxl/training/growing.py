@@ -71,8 +71,7 @@ class Plateau:
         if patience <= 0 or not 0 <= tolerance < 1:
             raise ValueError(
                 f"patience is {patience} and tolerance {tolerance}; expected a number above 0 and a fraction in "
-                f"[0, 1); "
-                "change them")
+                "[0, 1); change them")
         self.patience, self.tolerance, self.min_kimg, self.max_kimg = patience, tolerance, min_kimg, max_kimg
         self.kimg, self.best, self.best_kimg, self.mark, self.mark_kimg = 0., None, None, None, 0.
 
@@ -108,8 +107,7 @@ def update(self: Plateau,
     if fid is not None and not math.isfinite(fid):
         raise ValueError(
             f"FID is {fid} at {kimg:g} kimg; expected a finite number; the generator has diverged or the metric "
-            f"failed: "
-            "go back to the last good checkpoint")
+            "failed: go back to the last good checkpoint")
     self.kimg = float(kimg)
     if fid is not None: self._see(float(fid))
     return self.done

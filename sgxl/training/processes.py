@@ -146,8 +146,7 @@ def check_split(
         micro = f'micro-batches of {cfg.micro}' if cfg.micro else 'no micro-batches'
         raise ValueError(
             f'--batch {cfg.batch or "of the paper"} does not divide into {world} ranks, {micro}, and groups of '
-            f'{cfg.bn_group} for batch norm; '
-            'change --batch, --micro or --bn-group')
+            f'{cfg.bn_group} for batch norm; change --batch, --micro or --bn-group')
 
 # %% ../../nbs/7_runs/74_processes.ipynb #5a0c13e2
 def smaller_micro(
