@@ -35,7 +35,7 @@ class Moments:
 def check_features(
     features: torch.Tensor, # what a network gave, (N, D)
 ):
-    "The features without gradients; an error if any of them is no number"
+    "The features without gradients; an error if any of them is not finite"
     if features.ndim != 2:
         raise ValueError(
             f'features of shape {tuple(features.shape)} were given; expected (N, D), one row for each image')
@@ -46,7 +46,9 @@ def check_features(
 
 # %% ../../nbs/4_scores/40_scores.ipynb #20699682
 @patch(as_prop=True)
-def mean(self: Moments): "Mean, `(D,)`, on the CPU"; return (self.origin + self.sum / self.n).cpu()
+def mean(self: Moments):
+    "Mean, `(D,)`, on the CPU"
+    return (self.origin + self.sum / self.n).cpu()
 
 @patch(as_prop=True)
 def cov(self: Moments):
@@ -86,6 +88,7 @@ def _root(a):
     v, u = torch.linalg.eigh(a)
     return (u * torch.where(v > len(v) * torch.finfo(v.dtype).eps * v[-1], v, 0.).sqrt()) @ u.T
 
+# %% ../../nbs/4_scores/40_scores.ipynb #4df231a1
 @one_thread()
 def frechet(
     a: Moments, # of one set
@@ -103,6 +106,7 @@ def frechet(
     return finite('the Fréchet distance',
                   max(((a.mean - b.mean).square().sum() + a.cov.trace() + b.cov.trace() - 2 * cross).item(), 0.))
 
+# %% ../../nbs/4_scores/40_scores.ipynb #bf39adcf
 def finite(
     what: str,    # its name, for the message
     value: float, # a result
@@ -124,6 +128,7 @@ def fidelity(
             f"'sgxl[metrics]'"
         ) from e
 
+# %% ../../nbs/4_scores/40_scores.ipynb #67be8082
 def _pair(real, fake):
     real, fake = (check_features(f).cpu().float() for f in (real, fake))
     if real.shape[1] != fake.shape[1]:
@@ -178,7 +183,7 @@ def precision_recall(
     fake: torch.Tensor,      # of generated ones, (M, D)
     k: int = 3,              # a ball reaches to the k-th neighbour
 ):
-    "`(precision, recall)`"
+    "The shares of generated and of real images that are covered, `(precision, recall)`"
     real, fake = _pair(real, fake)
     if min(len(real), len(fake)) <= k:
         raise ValueError(

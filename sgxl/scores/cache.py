@@ -37,7 +37,7 @@ def raw_bytes(
 # %% ../../nbs/4_scores/45_cache.ipynb #5f167e41
 def cache_key(
     source: Stored,       # the images
-    extractor: Extractor, # who looks
+    extractor: Extractor, # whose features
     want: str,            # such as 'moments.pool'
     keep: int,            # rows kept at most
 ):
@@ -51,10 +51,12 @@ def cache_key(
 
 # %% ../../nbs/4_scores/45_cache.ipynb #1ce4b826
 def _sum_of(tensors):
+    "SHA-256 of names and values"
     h = hashlib.sha256()
     for k, v in sorted(tensors.items()): h.update(k.encode()); h.update(v.numpy().tobytes())
     return h.hexdigest()
 
+# %% ../../nbs/4_scores/45_cache.ipynb #63fb10ca
 def write_entry(
     path,  # a .safetensors file
     value, # `Moments` or rows
@@ -66,6 +68,7 @@ def write_entry(
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda p: save_tensors(tensors, p, sha256=_sum_of(tensors)))
 
+# %% ../../nbs/4_scores/45_cache.ipynb #74fbffe4
 def read_entry(
     path,         # a .safetensors file
     report=print, # called with a sentence about a damaged one
@@ -81,7 +84,7 @@ def read_entry(
 
 # %% ../../nbs/4_scores/45_cache.ipynb #a0b1dc2a
 def known_or_collected(
-    extractor: Extractor, # who looks
+    extractor: Extractor, # whose features
     source: Stored,       # real images
     wants,                # as in `collect`
     folder=None,          # the cache; None: none

@@ -34,6 +34,7 @@ def _shift_weights(shift, size, a):
     known = (w * ~inside).abs().sum(2) == 0
     return (w / w.sum(2, keepdim=True))[..., inside], known
 
+# %% ../../nbs/4_scores/43_equivariance.ipynb #efd1453f
 def translate(
     images: torch.Tensor, # (N, C, R, R)
     shift: torch.Tensor,  # (N, 2) pixels to the right and down, at most R
@@ -104,6 +105,7 @@ def _moved(synthesis, transforms):
     twin._modules = {**twin._modules, 'input': layer}
     return twin
 
+# %% ../../nbs/4_scores/43_equivariance.ipynb #a0475031
 @torch.no_grad()
 def equivariance_error(
     synthesis: nn.Module, # `G.synthesis`, or any network whose `input` has a `transform`

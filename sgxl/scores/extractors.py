@@ -30,28 +30,32 @@ class Extractor(nn.Module):
         "Stays in evaluation mode"
         return super().train(False)
 
-    def forward(self,
-        images: torch.Tensor, # uint8 (N, 3, R, R)
-        kinds=None,           # those that are wanted; default: all there are
-    ):
-        "Matrices by kind; images of another type or number of channels are an error"
-        if images.ndim != 4 or images.shape[1] != 3 or images.dtype != torch.uint8:
-            raise ValueError(
-                f'images of shape {tuple(images.shape)} and type {images.dtype} were given; expected uint8 (N, 3, H, W)'
-            )
-        with torch.no_grad(): return self.look(images, self.check(kinds or self.kinds))
+# %% ../../nbs/4_scores/41_extractors.ipynb #d1dd5963
+@patch
+def forward(self: Extractor,
+    images: torch.Tensor, # uint8 (N, 3, R, R)
+    kinds=None,           # those that are wanted; default: all there are
+):
+    "Matrices by kind; images of another type or number of channels are an error"
+    if images.ndim != 4 or images.shape[1] != 3 or images.dtype != torch.uint8:
+        raise ValueError(
+            f'images of shape {tuple(images.shape)} and type {images.dtype} were given; expected uint8 (N, 3, H, W)'
+        )
+    with torch.no_grad(): return self.look(images, self.check(kinds or self.kinds))
 
-    def check(self,
-        kinds, # those that are wanted
-    ):
-        "The same kinds, if this network gives them"
-        missing = sorted(set(kinds) - set(self.kinds))
-        if missing:
-            raise ValueError(
-                f'{self.name} was asked for {missing[0]}; it gives {", ".join(self.kinds)}: choose other metrics or '
-                f'another network'
-            )
-        return kinds
+# %% ../../nbs/4_scores/41_extractors.ipynb #636c663e
+@patch
+def check(self: Extractor,
+    kinds, # those that are wanted
+):
+    "The same kinds, if this network gives them"
+    missing = sorted(set(kinds) - set(self.kinds))
+    if missing:
+        raise ValueError(
+            f'{self.name} was asked for {missing[0]}; it gives {", ".join(self.kinds)}: choose other metrics or '
+            f'another network'
+        )
+    return kinds
 
 # %% ../../nbs/4_scores/41_extractors.ipynb #d3daa672
 @patch(as_prop=True)
@@ -91,6 +95,17 @@ def bare_inception():
     return Net('inception', ['2048', 'logits_unbiased'], feature_extractor_weights_path=empty)
 
 # %% ../../nbs/4_scores/41_extractors.ipynb #96829157
+def _check_weights(own, weights, source):
+    "Raise a `ValueError` unless names and shapes are the network's own"
+    wrong = [k for k in own if k not in weights or weights[k].shape != own[k].shape
+             ] + [k for k in weights if k not in own]
+    if wrong:
+        raise ValueError(
+            f"{source} does not fit Inception at {wrong[0]} and {len(wrong) - 1} more places; expected "
+            f"torch-fidelity's "
+            'weights-inception-2015-12-05-6726825d.pth or the same tensors as .safetensors')
+
+# %% ../../nbs/4_scores/41_extractors.ipynb #106ee1fc
 class Inception(Extractor):
     "Inception with the weights that published values of FID were computed with"
     kinds, preprocessing = ('pool', 'logits', 'spatial'), 'TensorFlow 1 bilinear, 299'
@@ -101,26 +116,21 @@ class Inception(Extractor):
     ):
         super().__init__()
         self.name, self.net, self.seen = name, bare_inception(), {}
-        own = self.net.state_dict()
-        wrong = [k for k in own if k not in weights or weights[k].shape != own[k].shape
-                 ] + [k for k in weights if k not in own]
-        if wrong:
-            raise ValueError(
-                f"{source} does not fit Inception at {wrong[0]} and {len(wrong) - 1} more places; expected "
-                f"torch-fidelity's "
-                'weights-inception-2015-12-05-6726825d.pth or the same tensors as .safetensors')
+        _check_weights(self.net.state_dict(), weights, source)
         nn.Module.load_state_dict(self.net, weights)
         self.net.Mixed_6d.branch1x1.register_forward_hook(lambda m, i, o: self.seen.update(
             {get_ident(): o[:, :7].flatten(1)}))
 
-    def look(self,
-        images: torch.Tensor, # 0 … 255, (N, 3, H, W), as large as the network wants them
-        kinds,                # any of 'pool', 'logits' and, where there is one, 'spatial'
-    ):
-        "The features of each kind, (N, D)"
-        pool, logits = self.net(images)
-        found = dict(pool=pool, logits=logits, spatial=self.seen.pop(get_ident()))
-        return {k: found[k] for k in kinds}
+# %% ../../nbs/4_scores/41_extractors.ipynb #4da62e88
+@patch
+def look(self: Inception,
+    images: torch.Tensor, # 0 … 255, (N, 3, H, W), as large as the network wants them
+    kinds,                # any of 'pool', 'logits' and, where there is one, 'spatial'
+):
+    "The features of each kind, (N, D)"
+    pool, logits = self.net(images)
+    found = dict(pool=pool, logits=logits, spatial=self.seen.pop(get_ident()))
+    return {k: found[k] for k in kinds}
 
 # %% ../../nbs/4_scores/41_extractors.ipynb #46204d5a
 def load_inception(

@@ -10,6 +10,7 @@ from importlib import import_module
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import nn
 
 from ..discriminator.weights import read_weights
@@ -42,6 +43,7 @@ def mse(
     check_pairs(a, b)
     return ((a - b) / 2).square().mean((1, 2, 3))
 
+# %% ../../nbs/4_scores/42_similarity.ipynb #478fa408
 def psnr(
     a: torch.Tensor, # images in [-1, 1], (N, 3, H, W)
     b: torch.Tensor, # what should equal them
@@ -53,7 +55,7 @@ def psnr(
 def torchmetric(
     module: str, # of torchmetrics, such as 'functional.image'
 ):
-    "A module of torchmetrics, or a sentence that says how to get it"
+    "A module of torchmetrics, or an error message that says how to install it"
     try: return import_module(f'torchmetrics.{module}')
     except ImportError as e:
         raise ImportError(
@@ -61,6 +63,7 @@ def torchmetric(
             f"'sgxl[metrics]'"
         ) from e
 
+# %% ../../nbs/4_scores/42_similarity.ipynb #c4b8e9b8
 def ssim(
     a: torch.Tensor, # images in [-1, 1], (N, 3, H, W), at least 11 pixels a side
     b: torch.Tensor, # what should equal them
@@ -94,47 +97,55 @@ class Lpips(nn.Module):
         if path: self._load(path)
         self.requires_grad_(False).eval()
 
-    def _load(self, path):
-        tensors = {k.removeprefix('features.'): v for k, v in read_weights(path)[0].items()}
-        # 'slices.1.3.squeeze.weight'
-        own = {k.split('.', 2)[2]: v for k, v in self.net.net.state_dict(keep_vars=True).items()}
-        wrong = [k for k, v in own.items() if k not in tensors or tensors[k].shape != v.shape]
-        if wrong:
-            raise ValueError(
-                f"{path} does not fit SqueezeNet at {wrong[0]} and {len(wrong) - 1} more places; expected "
-                f"torchvision's squeezenet1_1"
-            )
-        with torch.no_grad():
-            for k, v in own.items(): v.copy_(tensors[k])
+# %% ../../nbs/4_scores/42_similarity.ipynb #11149fbd
+@patch
+def _load(self: Lpips, path):
+    "Take the classifier's weights from a file; an error unless all are there"
+    tensors = {k.removeprefix('features.'): v for k, v in read_weights(path)[0].items()}
+    own = {k.split('.', 2)[2]: v for k, v in self.net.net.state_dict(keep_vars=True).items()}
+    wrong = [k for k, v in own.items() if k not in tensors or tensors[k].shape != v.shape]
+    if wrong:
+        raise ValueError(
+            f"{path} does not fit SqueezeNet at {wrong[0]} and {len(wrong) - 1} more places; expected "
+            f"torchvision's squeezenet1_1"
+        )
+    with torch.no_grad():
+        for k, v in own.items(): v.copy_(tensors[k])
 
-    def maps(self,
-        x: torch.Tensor, # images in [-1, 1], (N, 3, H, W), at least 17 pixels a side
-    ):
-        "Feature maps at seven depths, each pixel's vector scaled to length 1"
-        if min(x.shape[2:]) < 17: raise ValueError(TOO_SMALL.format(*x.shape[2:]))
-        return [y / (y.square().sum(1, keepdim=True) + 1e-8).sqrt() for y in self.net.net(self.net.scaling_layer(x))]
+# %% ../../nbs/4_scores/42_similarity.ipynb #053842e3
+@patch
+def forward(self: Lpips,
+    a: torch.Tensor, # images in [-1, 1], (N, 3, H, W)
+    b: torch.Tensor, # what should equal them
+):
+    "Distance of each pair, `(N,)`; differentiable"
+    check_pairs(a, b)
+    if min(a.shape[2:]) < 17: raise ValueError(TOO_SMALL.format(*a.shape[2:]))
+    return self.net(a, b).flatten()
 
-    def towards(self,
-        b: torch.Tensor, # pictures that others will be compared with, (N, 3, H, W)
-    ):
-        """The distance to fixed pictures, as a function of the others, (N, 3, H, W) to `(N,)`; what the network sees in
-        them is computed once"""
-        with torch.no_grad(): seen = self.maps(b)
-        def distance(a):
-            check_pairs(a, b)
-            return sum(
-                lin((x - y).square()).mean((1, 2, 3))
-                for lin, x, y in zip(self.net.lins, self.maps(a), seen, strict=True))
-        return distance
+# %% ../../nbs/4_scores/42_similarity.ipynb #65943431
+@patch
+def maps(self: Lpips,
+    x: torch.Tensor, # images in [-1, 1], (N, 3, H, W), at least 17 pixels a side
+):
+    "Feature maps at seven depths, each pixel's vector scaled to length 1"
+    if min(x.shape[2:]) < 17: raise ValueError(TOO_SMALL.format(*x.shape[2:]))
+    return [y / (y.square().sum(1, keepdim=True) + 1e-8).sqrt() for y in self.net.net(self.net.scaling_layer(x))]
 
-    def forward(self,
-        a: torch.Tensor, # images in [-1, 1], (N, 3, H, W)
-        b: torch.Tensor, # what should equal them
-    ):
-        "Distance of each pair, `(N,)`; differentiable"
+# %% ../../nbs/4_scores/42_similarity.ipynb #b9f5accf
+@patch
+def towards(self: Lpips,
+    b: torch.Tensor, # pictures that others will be compared with, (N, 3, H, W)
+):
+    """The distance to fixed pictures, as a function of the others, (N, 3, H, W) to `(N,)`; their feature maps are
+    computed once"""
+    with torch.no_grad(): seen = self.maps(b)
+    def distance(a):
         check_pairs(a, b)
-        if min(a.shape[2:]) < 17: raise ValueError(TOO_SMALL.format(*a.shape[2:]))
-        return self.net(a, b).flatten()
+        return sum(
+            lin((x - y).square()).mean((1, 2, 3))
+            for lin, x, y in zip(self.net.lins, self.maps(a), seen, strict=True))
+    return distance
 
 # %% ../../nbs/4_scores/42_similarity.ipynb #69156171
 @torch.no_grad()
