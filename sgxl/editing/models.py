@@ -29,6 +29,7 @@ MODELS = {
     'photos_016': 'twelve kinds of photographs at 16², a first stage; tests_nb/photos.ipynb',
 }
 
+# %% ../../nbs/5_editing/50_models.ipynb #5096245a
 def find_model(
     model: str, # a name in `MODELS`, or the path of a generator's file
 ):
@@ -66,6 +67,7 @@ def fold(
     "The name as it is compared: one case, composed letters, single spaces"
     return ', '.join(' '.join(part.split()) for part in unicodedata.normalize('NFC', name.casefold()).split(','))
 
+# %% ../../nbs/5_editing/50_models.ipynb #16528b10
 class ClassNames:
     "The classes of a model, found by number and by name"
     def __init__(self,
@@ -88,6 +90,19 @@ def label(self: ClassNames,
     return f'{i}' if name in ('', str(i)) else f'{i} {name if len(name) <= 40 else name[:39] + "…"}'
 
 # %% ../../nbs/5_editing/50_models.ipynb #1f39709f
+def _as_numbers(self, text, kind, named):
+    "Numbers that the text spells, a list; None if it is to be taken as a name"
+    spelled = re.fullmatch(r'\d+(\s*-\s*\d+)?' if named else r'[\d\s.+-]*', text) and kind != 'name'
+    if not spelled and kind != 'number': return None
+    numbers = parse_numbers(text, 'classes')
+    beyond = max(numbers) >= self.c_dim
+    if not kind and not (named and beyond): self.check_numbers(text, numbers)
+    if not beyond: return numbers
+    if named: return None
+    raise ValueError(
+        f'class {max(numbers)} was given; this model has classes 0-{self.c_dim - 1}: name some of these, or all')
+
+# %% ../../nbs/5_editing/50_models.ipynb #3e268921
 @patch
 def find(self: ClassNames,
     text: str, # a name, a number or a range of numbers; `name:…` and `number:…` say which it is
@@ -97,22 +112,12 @@ def find(self: ClassNames,
     if fold(text) not in self.table and (m := re.fullmatch(r'(name|number):(.*)', text)):
         kind, text = m[1], m[2].strip()
     named = [] if kind == 'number' else self.table.get(fold(text), [])
-    spelled = re.fullmatch(r'\d+(\s*-\s*\d+)?' if named else r'[\d\s.+-]*', text) and kind != 'name'
-    if spelled or kind == 'number':
-        numbers = parse_numbers(text, 'classes')
-        beyond = max(numbers) >= self.c_dim
-        if not kind and not (named and beyond): self.check_numbers(text, numbers)
-        if not beyond: return numbers
-        if not named:
-            raise ValueError(
-                f'class {max(numbers)} was given; this model has classes 0-{self.c_dim - 1}: name some of these, or all'
-            )
+    if (numbers := _as_numbers(self, text, kind, named)) is not None: return numbers
     if len(named) == 1: return named
-    if named:
-        candidates = ', '.join(f'{i} ({self.names[i][:60]})' for i in named[:9])
-        raise ValueError(
-            f'class {text!r} was given; {len(named)} classes are called so, {candidates}: give the number of one')
-    raise ValueError(self.unknown(text))
+    if not named: raise ValueError(self.unknown(text))
+    candidates = ', '.join(f'{i} ({self.names[i][:60]})' for i in named[:9])
+    raise ValueError(
+        f'class {text!r} was given; {len(named)} classes are called so, {candidates}: give the number of one')
 
 # %% ../../nbs/5_editing/50_models.ipynb #6f7cb282
 @patch
@@ -128,6 +133,7 @@ def check_numbers(self: ClassNames,
         raise ValueError(f'classes {text!r} were given; {its}, and {self.names[other]!r} is the name of class {other}: '
                          f'write number:{text} or name:{self.names[other]}')
 
+# %% ../../nbs/5_editing/50_models.ipynb #e12f8073
 @patch
 def unknown(self: ClassNames,
     text: str, # a name
