@@ -16,6 +16,7 @@ import torch
 from fastcore.basics import patch
 from tqdm.auto import tqdm
 
+# %% ../../nbs/3_training/35_run.ipynb #f52b8c23
 from ..common.commands import Ranks, rng
 from ..common.files import save_tensors, write_atomically
 from ..discriminator import Discriminator
@@ -27,6 +28,8 @@ from ..generator.file import load_generator, save_generator
 from ..images import ImageData, stream
 from ..scores import frechet, precision_recall
 from ..scores.metrics import Painted, Stored, agree, collect
+
+# %% ../../nbs/3_training/35_run.ipynb #7422b69e
 from .checkpoint import RunState
 from .config import TrainConfig, rate
 from .embeddings import class_embeddings, mean_similarity
@@ -75,22 +78,27 @@ def embedding(self: Run):
     if not data.num_classes: return None
     if how == 'random':
         return torch.randn(data.num_classes, net.num_features, generator=rng(self.cfg.seed, 'embedding'))
-    if how != 'pretrained': return finished_table(how, data.num_classes)
-    path = self.out / 'features' / 'embedding.safetensors'
+    return self.class_means() if how == 'pretrained' else finished_table(how, data.num_classes)
+
+# %% ../../nbs/3_training/35_run.ipynb #94805a3a
+@patch
+def class_means(self: Run):
+    "Class means of F1's pooled features, `(C, E)`, from the run's folder if they are there"
+    net, data, path = self.networks[0], self.data, self.out / 'features' / 'embedding.safetensors'
     size = net.size if net.exact else max(net.size, net.native)                 # in training it may see less
     side = embedding_side(data, size, self.growth.stages[0].resolution)
     of = f'{data.name}: {len(data)} images of {side}², {net.name} at {size}'
     if self.ranks.rank == 0 and not (path.exists() and read_weights(path)[1].get('data') == of):
-        table = class_embeddings(net, (data.batch(i, side) for i in torch.arange(len(data)).split(100)),
-                                 data.num_classes, size)
+        batches = (data.batch(i, side) for i in torch.arange(len(data)).split(100))
+        table = class_embeddings(net, batches, data.num_classes, size)
         write_atomically(path, lambda p: save_tensors(dict(embedding=table), p, data=of))
     self.ranks.wait()
     table = read_weights(path)[0]['embedding']
-    if len(table) > 1:
-        self.report(
-            f'class embeddings from images of {side}²: mean cosine between classes {mean_similarity(table):.2f}')
+    near = mean_similarity(table) if len(table) > 1 else None
+    if near is not None: self.report(f'class embeddings from images of {side}²: mean cosine between classes {near:.2f}')
     return table
 
+# %% ../../nbs/3_training/35_run.ipynb #ec5033ae
 def embedding_side(
     data: ImageData,  # the training images
     most: int,        # side that the network wants, pixels
@@ -105,6 +113,7 @@ def embedding_side(
         sizes = [sorted(min(data.open_image(int(i)).size) for i in some)[len(some) // 2]]
     return max(least, min(most, max(sizes)))
 
+# %% ../../nbs/3_training/35_run.ipynb #87a840eb
 def finished_table(
     path: str, # a .safetensors file with one matrix
     c_dim: int, # classes
@@ -131,6 +140,7 @@ def begin(self: Run):
     self.calibrate(G)
     self.meet(G, first_discriminator(cfg, self.networks, self.data, table, self.report))
 
+# %% ../../nbs/3_training/35_run.ipynb #84633a8a
 @patch
 def taken_up(self: Run,
     table: torch.Tensor, # embeddings of the data's classes, (C, E); None without classes
@@ -152,12 +162,14 @@ def taken_up(self: Run,
     ]))
     return G.freeze(*held(cfg, 0))
 
+# %% ../../nbs/3_training/35_run.ipynb #0c51941a
 def say_classes(
     c_dim: int, # classes
 ) -> str:
     "In words"
     return f'{c_dim} class{"es" * (c_dim > 1)}' if c_dim else 'no classes'
 
+# %% ../../nbs/3_training/35_run.ipynb #cdceaaf6
 @patch
 def calibrate(self: Run,
     G: Generator, # at the beginning of a stage
@@ -172,6 +184,7 @@ def calibrate(self: Run,
     with torch.no_grad(): G.synthesis.calibrate(G.mapping(z.to(device), c.to(device) if G.c_dim else None))
     G.synthesis.frozen = trains
 
+# %% ../../nbs/3_training/35_run.ipynb #c6e848eb
 @patch
 def discriminator(self: Run,
     table: torch.Tensor, # first class embeddings, (C, E); None without classes
@@ -179,6 +192,7 @@ def discriminator(self: Run,
     "A fresh discriminator"
     return make_discriminator(self.cfg, self.networks, self.data.num_classes, table, self.stage.resolution)
 
+# %% ../../nbs/3_training/35_run.ipynb #020a8325
 @patch
 def meet(self: Run,
     G: Generator,     # the generator of the present stage
@@ -188,37 +202,6 @@ def meet(self: Run,
     "Make players of them, at the beginning of a stage's learning rates"
     self.players = Players(G.to(self.device), D.to(self.device), ema=ema if ema is None else ema.to(self.device))
     if self.cfg.compile: self.players.compile()
-
-# %% ../../nbs/3_training/35_run.ipynb #4514255e
-@patch
-def advance(self: Run):
-    "Keep the stage's best generator as a file and grow; returns False after the last stage"
-    self.keep_best(f'stage_{self.stage.resolution:03d}.safetensors')
-    best = Generator(**self.players.ema.config); best.load_state_dict(self.best)
-    self.state.kept['ends'].append(self.state.images)
-    if self.growth.advance() is None: return False
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(torch.randint(2**62, (), generator=rng(self.cfg.seed, 'weights', self.stage.resolution))))
-        G = best.grow(self.stage.resolution)
-    G.mapping.renew_means(rng(self.cfg.seed, 'means', self.stage.resolution))
-    self.calibrate(G)
-    self.state.stage_images, self.best, self.state.kept['best'] = 0, None, None
-    D = self.players.D
-    self.meet(
-        G, D if self.cfg.carry_discriminator else
-        self.discriminator(None if D.embedding is None else D.embedding.detach().cpu()))
-    return True
-
-# %% ../../nbs/3_training/35_run.ipynb #32ff78dd
-@patch
-def keep_best(self: Run,
-    name: str, # file in the run's folder
-):
-    "Write the stage's best averaged generator"
-    if self.ranks.rank: return
-    G = Generator(**self.players.ema.config); G.load_state_dict(self.best)
-    save_generator(G, self.out / name, class_names=self.class_names, images=self.state.images, data=self.data.name,
-                   **{f'fid[{self.judge.name}]': self.growth.plateau.best})
 
 # %% ../../nbs/3_training/35_run.ipynb #16ca04b0
 @patch
@@ -238,26 +221,6 @@ def rules(self: Run):
 
 # %% ../../nbs/3_training/35_run.ipynb #9befb4b7
 @patch
-def tick(self: Run,
-    bar=None, # a progress bar, moved by each batch
-):
-    "Train until the next evaluation; returns mean figures of the steps, and how many were skipped"
-    batches = self.batches()
-    while self.state.stage_images < self.state.goal or not self.state.sums:
-        at = self.state.stage_images
-        self.players.set_lr(lr_at(at, rate('g-lr', self.cfg.g_lr)), lr_at(at, rate('d-lr', self.cfg.d_lr)))
-        self.count(figures := self.guard.take(*next(batches)))
-        if bar is not None:
-            bar.n = self.state.images
-            bar.set_postfix({k: f'{figures[k]:.2f}' for k in ('loss_g', 'loss_real', 'loss_fake') if k in figures})
-        if self.state.bad == 3: self.guard.roll_back(); batches = self.batches()
-        else: self.stop_if_asked(); self.save_if_due()
-    state, n = self.state, max(n for _, n in self.state.sums.values())
-    figures = {k: v / n for k, (v, _) in state.sums.items()} | dict(skipped=state.skipped)
-    state.goal, state.skipped, state.retries = None, 0, 0
-    return figures
-
-@patch
 def batches(self: Run):
     "The batches from the present place on, after a look at how far it is to the next evaluation"
     state, cfg, budget = self.state, self.cfg, self.stage.max_kimg or float('inf')
@@ -266,6 +229,7 @@ def batches(self: Run):
     return stream(self.data, self.stage.resolution, cfg.seed, state.images, self.stage.batch, self.ranks.rank,
                   self.ranks.world)
 
+# %% ../../nbs/3_training/35_run.ipynb #77488aa3
 @patch
 def count(self: Run,
     figures: dict, # of the step that was taken
@@ -288,11 +252,47 @@ def attempt(self: Run,
     return train_step(self.players, replace(self.rules(), micro=self.state.micro), images, labels, draws, self.ranks,
                       seed, self.state.step, self.state.images, again)
 
+# %% ../../nbs/3_training/35_run.ipynb #fdcce34c
 @patch
 def restart(self: Run):
     "Begin again"
     self.state = RunState(micro=self.state.micro)
     self.path.load_state_dict(dict(mean=0.)); self.begin()
+
+# %% ../../nbs/3_training/35_run.ipynb #6bedcf34
+@patch
+def tick(self: Run,
+    bar=None, # a progress bar, moved by each batch
+):
+    "Train until the next evaluation; returns mean figures of the steps, and how many were skipped"
+    batches = self.batches()
+    while self.state.stage_images < self.state.goal or not self.state.sums:
+        at = self.state.stage_images
+        self.players.set_lr(lr_at(at, rate('g-lr', self.cfg.g_lr)), lr_at(at, rate('d-lr', self.cfg.d_lr)))
+        self.count(figures := self.guard.take(*next(batches)))
+        if bar is not None: self.move_bar(bar, figures)
+        if self.state.bad == 3: self.guard.roll_back(); batches = self.batches()
+        else: self.stop_if_asked(); self.save_if_due()
+    return self.tick_figures()
+
+# %% ../../nbs/3_training/35_run.ipynb #e83e089d
+@patch
+def tick_figures(self: Run):
+    "Mean figures of the tick that ends, and how many steps were skipped; the next one counts anew"
+    state, n = self.state, max(n for _, n in self.state.sums.values())
+    figures = {k: v / n for k, (v, _) in state.sums.items()} | dict(skipped=state.skipped)
+    state.goal, state.skipped, state.retries = None, 0, 0
+    return figures
+
+# %% ../../nbs/3_training/35_run.ipynb #f4b51e68
+@patch
+def move_bar(self: Run,
+    bar,           # a progress bar
+    figures: dict, # of the step that was taken
+):
+    "Show how far the run is, and the losses"
+    bar.n = self.state.images
+    bar.set_postfix({k: f'{figures[k]:.2f}' for k in ('loss_g', 'loss_real', 'loss_fake') if k in figures})
 
 # %% ../../nbs/3_training/35_run.ipynb #702b9529
 @patch
@@ -306,6 +306,7 @@ def stop_if_asked(self: Run):
     self.ranks.wait()
     raise SystemExit(128 + (self.asked[0] if self.asked else asked))
 
+# %% ../../nbs/3_training/35_run.ipynb #cf8bc824
 @patch
 def save_if_due(self: Run):
     "Write a checkpoint where none was begun for `save_minutes` and the last step was good; rank 0's clock decides"
@@ -314,9 +315,8 @@ def save_if_due(self: Run):
 
 # %% ../../nbs/3_training/35_run.ipynb #a246114a
 @patch
-def evaluate(self: Run):
-    """Fréchet distance, precision and recall of the averaged generator in the judge's features; every rank gets the
-    same numbers"""
+def measure(self: Run):
+    "Fréchet distance, precision and recall of the averaged generator"
     r, cfg = self.stage.resolution, self.cfg
     wants = ['moments.pool'] + ['rows.pool'] * (cfg.pr_images > 0)
     seen = lambda source: collect(self.judge, source, wants, keep=cfg.pr_images, ranks=self.ranks)
@@ -325,7 +325,14 @@ def evaluate(self: Run):
     values = dict(fid=frechet(real['moments.pool'], fake['moments.pool']))
     if cfg.pr_images > 0:
         values |= zip(('precision', 'recall'), precision_recall(real['rows.pool'], fake['rows.pool']), strict=True)
-    values = {k: agree(v, self.ranks) for k, v in values.items()}
+    return values
+
+# %% ../../nbs/3_training/35_run.ipynb #0245e8ca
+@patch
+def evaluate(self: Run):
+    """Fréchet distance, precision and recall of the averaged generator in the judge's features; every rank gets the
+    same numbers"""
+    values = {k: agree(v, self.ranks) for k, v in self.measure().items()}
     if self.growth.plateau.best is None or values['fid'] < self.growth.plateau.best:
         self.state.kept['best'] = self.state.images
         self.best = {k: v.detach().cpu().clone() for k, v in self.players.ema.state_dict().items()}
@@ -338,15 +345,66 @@ def save(self: Run):
     self.saved_at = time.monotonic()
     save_state(self)
 
+# %% ../../nbs/3_training/35_run.ipynb #64ce6932
 @patch
 def settle(self: Run):
     "Wait until all is written"
     self.writer.settle()
 
+# %% ../../nbs/3_training/35_run.ipynb #929560e5
 @patch
 def resume(self: Run):
     "Go on from the newest whole checkpoint; False if there is none"
     return load_state(self)
+
+# %% ../../nbs/3_training/35_run.ipynb #4514255e
+@patch
+def advance(self: Run):
+    "Keep the stage's best generator as a file and grow; returns False after the last stage"
+    self.keep_best(f'stage_{self.stage.resolution:03d}.safetensors')
+    best = Generator(**self.players.ema.config); best.load_state_dict(self.best)
+    self.state.kept['ends'].append(self.state.images)
+    if self.growth.advance() is None: return False
+    G, D = self.grown(best), self.players.D
+    self.state.stage_images, self.best, self.state.kept['best'] = 0, None, None
+    self.meet(G, D if self.cfg.carry_discriminator else
+              self.discriminator(None if D.embedding is None else D.embedding.detach().cpu()))
+    return True
+
+# %% ../../nbs/3_training/35_run.ipynb #a6d59d2e
+@patch
+def grown(self: Run,
+    best: Generator, # of the stage that is done
+):
+    "The generator with which the present stage begins"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(torch.randint(2**62, (), generator=rng(self.cfg.seed, 'weights', self.stage.resolution))))
+        G = best.grow(self.stage.resolution)
+    G.mapping.renew_means(rng(self.cfg.seed, 'means', self.stage.resolution))
+    self.calibrate(G)
+    return G
+
+# %% ../../nbs/3_training/35_run.ipynb #32ff78dd
+@patch
+def keep_best(self: Run,
+    name: str, # file in the run's folder
+):
+    "Write the stage's best averaged generator"
+    if self.ranks.rank: return
+    G = Generator(**self.players.ema.config); G.load_state_dict(self.best)
+    save_generator(G, self.out / name, class_names=self.class_names, images=self.state.images, data=self.data.name,
+                   **{f'fid[{self.judge.name}]': self.growth.plateau.best})
+
+# %% ../../nbs/3_training/35_run.ipynb #777b2798
+@patch
+def gradient_norm(self: Run,
+    work, # adds gradients to the generator's
+):
+    "Norm of the gradient that `work` gives the generator"
+    p = self.players
+    forget(p); p.D.requires_grad_(False); work()
+    norms = [w.grad.norm() for w in p.G.parameters() if w.grad is not None]
+    return torch.stack(norms).norm().item()
 
 # %% ../../nbs/3_training/35_run.ipynb #5ee391b4
 @patch
@@ -359,18 +417,16 @@ def shares(self: Run):
     if not guided and not regularised: return {}
     draws = draw_step(self.cfg.seed, f'shares {self.state.images}', n, self.cfg.z_dim, self.data.labels,
                       len(self.networks), self.cfg.augment)
-    def size(work):
-        forget(p); p.D.requires_grad_(False); work()
-        norms = [w.grad.norm() for w in p.G.parameters() if w.grad is not None]
-        return torch.stack(norms).norm().item()
-    found = {f'share_{k}': size(lambda i=i: generator_losses(p, rules, draws, slice(0, n))[i].sum().backward())
+    losses = lambda: generator_losses(p, rules, draws, slice(0, n))
+    found = {f'share_{k}': self.gradient_norm(lambda i=i: losses()[i].sum().backward())
              for i, k in enumerate(('adversarial', 'guidance')) if guided or not i}
     if regularised:
-        seed, at = self.cfg.seed, self.state.images
-        found['share_path'] = size(lambda: path_turn(p, rules.path, draws, slice(0, n), seed, at))
+        lengths = lambda: path_turn(p, rules.path, draws, slice(0, n), self.cfg.seed, self.state.images)
+        found['share_path'] = self.gradient_norm(lengths)
     forget(p)
     return {k: v / (sum(found.values()) or 1) for k, v in found.items()}
 
+# %% ../../nbs/3_training/35_run.ipynb #b4dc1ebe
 @patch
 def note_pace(self: Run,
     pace: float, # images a second since the last evaluation
@@ -380,10 +436,29 @@ def note_pace(self: Run,
     with (self.out / 'pace.jsonl').open('a') as f:
         f.write(json.dumps(dict(images=self.state.images, images_per_second=round(pace, 3))) + '\n')
 
+# %% ../../nbs/3_training/35_run.ipynb #321c0ff7
 @patch
 def show(self: Run):
     "Write log, samples, curves and TensorBoard events"
     if self.ranks.rank == 0: record(self.out, self.state.log, sheet(self.players.ema))
+
+# %% ../../nbs/3_training/35_run.ipynb #1faba809
+@patch
+def tick_and_evaluate(self: Run,
+    bar, # a progress bar
+):
+    "Train for a tick, evaluate, and write log and samples; is the stage done?"
+    began, before = time.perf_counter(), self.state.images
+    figures = self.tick(bar)
+    pace = (self.state.images - before) / (time.perf_counter() - began)
+    values, resolution = self.evaluate(), self.stage.resolution
+    done = self.growth.update(self.state.stage_images / 1000, values['fid'])
+    self.state.log.append(
+        dict(images=self.state.images, resolution=resolution, stage_images=self.state.stage_images,
+             **{f'fid[{self.judge.name}]': values.pop('fid')}, **values, **figures, **self.shares()))
+    self.note_pace(pace)
+    self.show()
+    return done
 
 # %% ../../nbs/3_training/35_run.ipynb #e237b559
 @patch
@@ -395,26 +470,22 @@ def loop(self: Run):
         going = not self.growth.plateau.done
         while going:
             bar.set_description(f'{self.stage.resolution}²')
-            began, before = time.perf_counter(), self.state.images
-            figures = self.tick(bar)
-            pace = (self.state.images - before) / (time.perf_counter() - began)
-            values, resolution = self.evaluate(), self.stage.resolution
-            done = self.growth.update(self.state.stage_images / 1000, values['fid'])
-            self.state.log.append(
-                dict(images=self.state.images, resolution=resolution, stage_images=self.state.stage_images,
-                     **{f'fid[{self.judge.name}]': values.pop('fid')}, **values, **figures, **self.shares()))
-            self.note_pace(pace)
-            self.show()
-            if done:
-                p = self.growth.plateau
-                if not self.ranks.rank:
-                    bar.write(f'{resolution}² done ({p.reason}): best Fréchet distance {p.best:.3g} '
-                              f'after {p.best_kimg:g} thousand images of the stage')
-                going = self.advance()
+            if self.tick_and_evaluate(bar): self.say_done(bar); going = self.advance()
             self.save()
             self.ranks.wait()
     self.settle()
     self.finish()
+
+# %% ../../nbs/3_training/35_run.ipynb #717c875b
+@patch
+def say_done(self: Run,
+    bar, # a progress bar
+):
+    "Say why the stage is done, and how good its best generator is"
+    p = self.growth.plateau
+    if self.ranks.rank: return
+    bar.write(f'{self.stage.resolution}² done ({p.reason}): best Fréchet distance {p.best:.3g} '
+              f'after {p.best_kimg:g} thousand images of the stage')
 
 # %% ../../nbs/3_training/35_run.ipynb #996da86e
 @patch
