@@ -7,6 +7,8 @@ __all__ = ['widened', 'layer_specs', 'Generator', 'shared_layers', 'LayerSpec', 
            'save_generator', 'load_generator', 'load_official']
 
 # %% ../../nbs/1_generator/15_generator.ipynb #244fb86b
+from types import SimpleNamespace
+
 import torch
 from fastcore.basics import patch
 from torch import nn
@@ -63,33 +65,44 @@ class Generator(nn.Module):
         layers: str = 'stylegan3-t', # 'stylegan3-t', 'stylegan3-r' with twice the channels, or 'stylegan2'
         free_mapping: bool = False, # is the mapping trained although layers are frozen?
     ):
-        config = {k: v for k, v in locals().items() if k not in ('self', '__class__')}
+        config = {k: v for k, v in locals().items() if k not in ('self', '__class__')}    # all of the above, by name
         super().__init__()
-        if min(z_dim, w_dim, channel_max, embed_dim) < 1 or c_dim < 0:
-            raise ValueError(
-                f'z_dim {z_dim}, w_dim {w_dim}, channel_max {channel_max}, embed_dim {embed_dim} and c_dim {c_dim} '
-                'were given; widths must be at least 1 and c_dim at least 0')
-        self.config, self.resolution, self.z_dim, self.c_dim = config, resolution, z_dim, c_dim
-        specs = layer_specs(layers, resolution, rule, channel_base, channel_max, first_resolution, first_layers,
-                            head_layers, final_layers)
-        self.synthesis = Synthesis(w_dim, specs, clamp, layers) if LAYERS[layers].alias_free else SkipSynthesis(
-            w_dim, specs, clamp)
-        act = 'lrelu' if rule == 'released' else 'linear'
-        self.mapping = Mapping(z_dim, c_dim, w_dim, self.synthesis.num_ws, embed_dim, mapping_depth, mapping_lr, act)
-        self.freeze(frozen, free_mapping)
+        self._build(config)
 
-    @property
-    def num_ws(self): "Style codes per image"; return self.synthesis.num_ws
+# %% ../../nbs/1_generator/15_generator.ipynb #5abcc318
+@patch
+def _build(self: Generator, config):
+    "Synthesis and mapping of a configuration"
+    o = SimpleNamespace(**config)
+    if min(o.z_dim, o.w_dim, o.channel_max, o.embed_dim) < 1 or o.c_dim < 0:
+        raise ValueError(
+            f'z_dim {o.z_dim}, w_dim {o.w_dim}, channel_max {o.channel_max}, embed_dim {o.embed_dim} and c_dim '
+            f'{o.c_dim} were given; widths must be at least 1 and c_dim at least 0')
+    self.config, self.resolution, self.z_dim, self.c_dim = config, o.resolution, o.z_dim, o.c_dim
+    specs = layer_specs(o.layers, o.resolution, o.rule, o.channel_base, o.channel_max, o.first_resolution,
+                        o.first_layers, o.head_layers, o.final_layers)
+    self.synthesis = Synthesis(o.w_dim, specs, o.clamp, o.layers) if LAYERS[o.layers].alias_free else SkipSynthesis(
+        o.w_dim, specs, o.clamp)
+    act, sizes = 'lrelu' if o.rule == 'released' else 'linear', (o.embed_dim, o.mapping_depth, o.mapping_lr)
+    self.mapping = Mapping(o.z_dim, o.c_dim, o.w_dim, self.synthesis.num_ws, *sizes, act)
+    self.freeze(o.frozen, o.free_mapping)
 
-    def forward(self,
-        z: torch.Tensor,                      # noise, (N, z_dim)
-        c: torch.Tensor | None = None,        # labels (N,) or class weights (N, c_dim)
-        truncation_psi: float = 1.,           # 1: no truncation; 0: the class mean
-        truncation_cutoff: int | None = None, # truncate only this many leading style codes
-        backend: str = 'auto',                # backend of the operators
-    ):
-        "Images `(N, 3, R, R)`, nominally in [-1, 1]"
-        return self.synthesis(self.mapping(z, c, truncation_psi, truncation_cutoff), backend=backend)
+# %% ../../nbs/1_generator/15_generator.ipynb #66464898
+@patch(as_prop=True)
+def num_ws(self: Generator):
+    "Style codes per image"
+    return self.synthesis.num_ws
+
+@patch
+def forward(self: Generator,
+    z: torch.Tensor,                      # noise, (N, z_dim)
+    c: torch.Tensor | None = None,        # labels (N,) or class weights (N, c_dim)
+    truncation_psi: float = 1.,           # 1: no truncation; 0: the class mean
+    truncation_cutoff: int | None = None, # truncate only this many leading style codes
+    backend: str = 'auto',                # backend of the operators
+):
+    "Images `(N, 3, R, R)`, nominally in [-1, 1]"
+    return self.synthesis(self.mapping(z, c, truncation_psi, truncation_cutoff), backend=backend)
 
 # %% ../../nbs/1_generator/15_generator.ipynb #58c620e9
 @patch
@@ -148,8 +161,7 @@ def for_classes(self: Generator,
     G.mapping.take_over(self.mapping)
     if c_dim: G.mapping.set_embedding(embedding)
     G.mapping.renew_means(generator)
-    # so that the first step doesn't overwrite them
-    G.mapping.w_steps.fill_(1 / (1 - G.mapping.w_avg_decay))
+    G.mapping.w_steps.fill_(1 / (1 - G.mapping.w_avg_decay))                  # so that the first step keeps the means
     return G.to(next(self.parameters()).device).train(self.training)
 
 # %% ../../nbs/1_generator/15_generator.ipynb #67447a54

@@ -39,28 +39,37 @@ def is_pickle(
     return start[:1] == b'\x80' and start[1:] in (b'\2', b'\3', b'\4', b'\5') and end == b'.'
 
 # %% ../../nbs/1_generator/17_file.ipynb #26b62847
+def _conversion(path):
+    "The command that makes a safetensors file of a published pickle"
+    new = path.with_suffix('.safetensors')
+    return shlex.join([
+        'python', '-m', 'sgxl.official',
+        str(path),
+        str(new if new != path else path.with_suffix('.converted.safetensors'))
+    ])
+
+# %% ../../nbs/1_generator/17_file.ipynb #2a66b65f
+def _metadata(path):
+    "The strings of a safetensors file"
+    try:
+        with safe_open(path, 'pt') as f: return f.metadata() or {}
+    except (SafetensorError, OSError) as e:
+        if path.is_file() and is_pickle(path):
+            raise ValueError(
+                f'{path} is a pickle; expected a .safetensors file; if it is a published checkpoint, turn it into '
+                f'one: {_conversion(path)}'
+            ) from None
+        raise ValueError(
+            f'{path} is not a readable safetensors file ({e}); it may be damaged: fetch or train it again') from e
+
+# %% ../../nbs/1_generator/17_file.ipynb #cd733fac
 def read_notes(
     path, # a file of `save_generator`
 ):
     "Configuration and notes of a saved generator: `(config, notes)`"
     path = Path(path)
     if not path.exists(): raise FileNotFoundError(f'{path} was given as model; there is no such file: check the path')
-    try:
-        with safe_open(path, 'pt') as f: meta = f.metadata() or {}
-    except (SafetensorError, OSError) as e:
-        if path.is_file() and is_pickle(path):
-            new = path.with_suffix('.safetensors')
-            command = shlex.join([
-                'python', '-m', 'sgxl.official',
-                str(path),
-                str(new if new != path else path.with_suffix('.converted.safetensors'))
-            ])
-            raise ValueError(
-                f'{path} is a pickle; expected a .safetensors file; if it is a published checkpoint, turn it into '
-                f'one: {command}'
-            ) from None
-        raise ValueError(
-            f'{path} is not a readable safetensors file ({e}); it may be damaged: fetch or train it again') from e
+    meta = _metadata(path)
     if meta.get('format') != FORMAT:
         raise ValueError(
             f'{path} has format {meta.get("format")}; expected {FORMAT}, a generator written by save_generator')
@@ -76,30 +85,37 @@ LARGEST = dict(resolution=2**13, first_resolution=2**13, c_dim=10**6, z_dim=10**
                channel_base=10**8, channel_max=10**5, mapping_depth=100, first_layers=100, head_layers=100,
                final_layers=100, frozen=10**4)
 
+def _in_range(k, v):
+    "Is this a value that the argument `k` of a generator may have?"
+    if k in LARGEST: return type(v) is int and 0 <= v <= LARGEST[k]
+    return v is None or isinstance(v, (str, bool)) or type(v) in (int, float) and 0 < v < 1e9
+
+# %% ../../nbs/1_generator/17_file.ipynb #9ff9c06d
+def _shapes(path, config):
+    "Shapes of a generator of this configuration, by name"
+    try:
+        with torch.device('meta'): return {k: list(v.shape) for k, v in Generator(**config).state_dict().items()}
+    except Exception as e:
+        raise ValueError(
+            f'{path} has a configuration this version does not know ({str(e)[:200]}); use the version that wrote it'
+        ) from e
+
+# %% ../../nbs/1_generator/17_file.ipynb #343e4db3
 def check_config(
     path,         # the file, for messages
     config: dict, # what it says of itself
 ):
     "Raise a `ValueError` for a configuration that is out of range or does not fit the tensors in the file"
     for k, v in config.items():
-        good = type(v) is int and 0 <= v <= LARGEST[k] if k in LARGEST else v is None or isinstance(
-            v, (str, bool)) or type(v) in (int, float) and 0 < v < 1e9
-        if not good:
+        if not _in_range(k, v):
             raise ValueError(
                 f'{path} has a configuration with {k} {repr(v)[:50]}, which is out of range; the file is damaged')
-    try:
-        with torch.device('meta'): shapes = {k: list(v.shape) for k, v in Generator(**config).state_dict().items()}
-    except Exception as e:
-        raise ValueError(
-            f'{path} has a configuration this version does not know ({str(e)[:200]}); use the version that wrote it'
-        ) from e
+    shapes = _shapes(path, config)
     with safe_open(path, 'pt') as f: there = {k: f.get_slice(k).get_shape() for k in f.keys()}
     wrong = sorted(k for k in there.keys() | shapes.keys() if there.get(k) != shapes.get(k))
     if wrong:
-        raise ValueError(
-            f'{path} does not fit its own configuration at {wrong[0]} and {len(wrong) - 1} more places; the file '
-            f'is damaged'
-        )
+        raise ValueError(f'{path} does not fit its own configuration at {wrong[0]} and {len(wrong) - 1} more places; '
+                         f'the file is damaged')
 
 # %% ../../nbs/1_generator/17_file.ipynb #a4df7b77
 def load_generator(

@@ -90,24 +90,25 @@ class SynthesisLayer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(target.channels))
         for name, f in zip(('up_filter', 'down_filter'), shape.filters(), strict=True): self.register_buffer(name, f)
         self.register_buffer('magnitude_ema', torch.ones([]))
-        # [sum of mean squares, images], this step's
-        self.pending = None
+        self.pending = None                                                  # this step's sum of mean squares, images
 
-    def forward(self,
-        x: torch.Tensor,        # input map, (N, C_in, H, H)
-        w: torch.Tensor,        # style codes, (N, w_dim)
-        collect: bool = False,  # gather the magnitude statistic of this batch?
-        backend: str = 'auto',  # backend of the operators
-    ):
-        "The output map, `(N, C_out, size, size)`"
-        if collect: self.gather(x)
-        style, k = self.affine(w), self.weight.shape[-1]                     # (N, C_in)
-        if self.is_torgb: x, style = x.to(self.weight.dtype), style / self.weight[0].numel() ** .5
-        x = modulated_conv2d(x, self.weight, style, demodulate=not self.is_torgb, padding=k - 1,
-                             input_gain=self.magnitude_ema.rsqrt(), backend=backend)
-        gain, slope = (1., 1.) if self.is_torgb else (2 ** .5, .2)
-        return filtered_lrelu(x, self.up_filter, self.down_filter, self.bias.to(x.dtype), up=self.up, down=self.down,
-                              padding=self.pad, gain=gain, slope=slope, clamp=self.clamp, backend=backend)
+# %% ../../nbs/1_generator/13_synthesis.ipynb #ee194550
+@patch
+def forward(self: SynthesisLayer,
+    x: torch.Tensor,        # input map, (N, C_in, H, H)
+    w: torch.Tensor,        # style codes, (N, w_dim)
+    collect: bool = False,  # gather the magnitude statistic of this batch?
+    backend: str = 'auto',  # backend of the operators
+):
+    "The output map, `(N, C_out, size, size)`"
+    if collect: self.gather(x)
+    style, k = self.affine(w), self.weight.shape[-1]                     # (N, C_in)
+    if self.is_torgb: x, style = x.to(self.weight.dtype), style / self.weight[0].numel() ** .5
+    x = modulated_conv2d(x, self.weight, style, demodulate=not self.is_torgb, padding=k - 1,
+                         input_gain=self.magnitude_ema.rsqrt(), backend=backend)
+    gain, slope = (1., 1.) if self.is_torgb else (2 ** .5, .2)
+    return filtered_lrelu(x, self.up_filter, self.down_filter, self.bias.to(x.dtype), up=self.up, down=self.down,
+                          padding=self.pad, gain=gain, slope=slope, clamp=self.clamp, backend=backend)
 
 # %% ../../nbs/1_generator/13_synthesis.ipynb #52fe79ea
 @patch
@@ -138,24 +139,26 @@ class Synthesis(nn.Module):
             SynthesisLayer(w_dim, specs[max(i - 1, 0)], s, clamp, layers=layers) for i, s in enumerate(specs))
         self.num_ws = len(specs) + 1
 
-    def forward(self,
-        ws: torch.Tensor,          # one style code a layer, (N, num_ws, w_dim)
-        collect: bool = False,     # gather magnitude statistics of the layers that are trained?
-        backend: str = 'auto',     # backend of the operators
-        dtype: torch.dtype | None = None, # precision of the maps between input and ToRGB; None: that of the weights
-        recompute_from: int = 0, # layers of this rate and above compute their maps again in the backward pass; 0: none
-    ):
-        "Images `(N, 3, R, R)` in the precision of the weights, nominally in [-1, 1]"
-        self.check_codes(ws)
-        with torch.no_grad() if self.frozen else nullcontext(): x = self.input(ws[:, 0])
-        for i, (layer, spec) in enumerate(zip(self.layers, self.specs, strict=True)):
-            still, x = i < self.frozen, x.to(self.precision(spec, dtype) or ws.dtype)
-            if recompute_from and spec.sampling_rate >= recompute_from and torch.is_grad_enabled() and not still:
-                if collect: layer.gather(x)
-                x = checkpoint(layer, x, ws[:, i + 1], False, backend, use_reentrant=False)
-                continue
-            with torch.no_grad() if still else nullcontext(): x = layer(x, ws[:, i + 1], collect and not still, backend)
-        return x * OUTPUT_SCALE
+# %% ../../nbs/1_generator/13_synthesis.ipynb #5849b6ae
+@patch
+def forward(self: Synthesis,
+    ws: torch.Tensor,          # one style code a layer, (N, num_ws, w_dim)
+    collect: bool = False,     # gather magnitude statistics of the layers that are trained?
+    backend: str = 'auto',     # backend of the operators
+    dtype: torch.dtype | None = None, # precision of the maps between input and ToRGB; None: that of the weights
+    recompute_from: int = 0, # layers of this rate and above compute their maps again in the backward pass; 0: none
+):
+    "Images `(N, 3, R, R)` in the precision of the weights, nominally in [-1, 1]"
+    self.check_codes(ws)
+    with torch.no_grad() if self.frozen else nullcontext(): x = self.input(ws[:, 0])
+    for i, (layer, spec) in enumerate(zip(self.layers, self.specs, strict=True)):
+        still, x = i < self.frozen, x.to(self.precision(spec, dtype) or ws.dtype)
+        if recompute_from and spec.sampling_rate >= recompute_from and torch.is_grad_enabled() and not still:
+            if collect: layer.gather(x)
+            x = checkpoint(layer, x, ws[:, i + 1], False, backend, use_reentrant=False)
+            continue
+        with torch.no_grad() if still else nullcontext(): x = layer(x, ws[:, i + 1], collect and not still, backend)
+    return x * OUTPUT_SCALE
 
 # %% ../../nbs/1_generator/13_synthesis.ipynb #71e798c4
 @patch
