@@ -59,6 +59,7 @@ def scene_codes(
     ws, other = codes(G, [(s.seed, s.c), (s.other_seed, s.other_c)], s.psi).split(1)
     return torch.cat([ws[:, :first], other[:, first:last], ws[:, max(first, last):]], 1)
 
+# %% ../../nbs/5_editing/59_explore.ipynb #9dccfd24
 @torch.no_grad()
 def paint_scene(
     G: Generator,                # the model
@@ -87,6 +88,16 @@ def layer_maps(
     maps = seen[0]                                                            # (C, H, H)
     return maps[maps.std((1, 2)).argsort(descending=True)[:n]]
 
+# %% ../../nbs/5_editing/59_explore.ipynb #129d45c4
+def _frame(rgb, a):
+    "Draw an orange frame around the picture, which begins after `a` samples, into `(n, 3, H, H)`"
+    if a <= 0: return
+    b, colour = rgb.shape[-1] - a, torch.tensor([255, 160, 0], dtype=torch.uint8)[:, None]
+    for line in (rgb[..., a - 1, a - 1:b + 1], rgb[..., b, a - 1:b + 1],
+                 rgb[..., a - 1:b + 1, a - 1], rgb[..., a - 1:b + 1, b]):
+        line[:] = colour
+
+# %% ../../nbs/5_editing/59_explore.ipynb #52053c5e
 def draw_maps(
     maps: torch.Tensor, # (n, H, H), from `layer_maps`
     rate: int,          # samples across the picture itself; what is beyond is framed off
@@ -95,12 +106,7 @@ def draw_maps(
     "The maps as one picture, uint8 `(H', W', 3)`"
     grey = (maps / maps.abs().amax((1, 2), keepdim=True).clamp(min=1e-12) * 127 + 128).byte()
     rgb, columns = grey[:, None].repeat(1, 3, 1, 1), int(np.ceil(len(maps) ** .5))
-    a = (maps.shape[-1] - rate) // 2                                          # samples beyond the picture
-    if a > 0:
-        b, colour = maps.shape[-1] - a, torch.tensor([255, 160, 0], dtype=torch.uint8)[:, None]
-        for line in (rgb[..., a - 1, a - 1:b + 1], rgb[..., b, a - 1:b + 1],
-                     rgb[..., a - 1:b + 1, a - 1], rgb[..., a - 1:b + 1, b]):
-            line[:] = colour
+    _frame(rgb, (maps.shape[-1] - rate) // 2)                                 # samples beyond the picture
     return tile(enlarge(rgb, max(1, side // (columns * maps.shape[-1]))), columns)
 
 # %% ../../nbs/5_editing/59_explore.ipynb #44e00013
@@ -124,6 +130,7 @@ def responses(
         gains[name] = 20 * np.log10(np.abs(wave @ taps / taps.sum()).clip(1e-6))
     return f, gains
 
+# %% ../../nbs/5_editing/59_explore.ipynb #33643292
 def draw_filters(
     G: Generator, # the model
     layer: int,   # which layer
@@ -154,6 +161,14 @@ def to_png(
 # %% ../../nbs/5_editing/59_explore.ipynb #44e00019
 VIEWS = 'pictures', 'activations', 'filters'
 
+def _slide(text, value, low, high, step, live):
+    return widgets.FloatSlider(value, min=low, max=high, step=step, description=text, continuous_update=live)
+
+def _seed(text, value): return widgets.BoundedIntText(value, min=0, max=2**32 - 1, description=text)
+
+def _choice(text, options): return widgets.Dropdown(options=options, description=text)
+
+# %% ../../nbs/5_editing/59_explore.ipynb #3f7394af
 def make_controls(
     G: Generator,         # the largest model
     directions: list,     # from which one may be chosen
@@ -161,23 +176,18 @@ def make_controls(
     among: list = None,   # numbers of the classes to choose from; None: all
 ):
     "Widgets by the names of what they set"
-    known = ClassNames(G.c_dim, class_names(G))
-    classes = [(known.label(i), i) for i in (range(G.c_dim) if among is None else among)] or [('none', None)]
-
-    def slide(text, value, low, high, step):
-        return widgets.FloatSlider(value, min=low, max=high, step=step, description=text, continuous_update=live)
-    def seed(text, value): return widgets.BoundedIntText(value, min=0, max=2**32 - 1, description=text)
-    def choice(text, options): return widgets.Dropdown(options=options, description=text)
-
+    known, none = ClassNames(G.c_dim, class_names(G)), [('none', None)]
+    classes = [(known.label(i), i) for i in (range(G.c_dim) if among is None else among)] or none
+    ways = [(d.name, i) for i, d in enumerate(directions)] or none
+    later = dict(min=0, continuous_update=live)
     return dict(
-        seed=seed('seed', 0), c=choice('class', classes), psi=slide('ψ', .7, -1, 2, .05),
-        other_seed=seed('mix seed', 1), other_c=choice('mix class', classes),
-        mixed=widgets.IntRangeSlider(value=(0, 0), min=0, max=G.num_ws, description='mix layers',
-                                     continuous_update=live), x=slide('right', 0., -.5, .5, .01),
-        y=slide('down', 0., -.5, .5, .01), angle=slide('angle', 0., -180, 180, 1.),
-        direction=choice('direction', [(d.name, i) for i, d in enumerate(directions)]
-                         or [('none', None)]), strength=slide('strength', 0., -4, 4, .1), view=choice('view', VIEWS),
-        layer=widgets.IntSlider(0, min=0, max=len(G.synthesis.layers) - 1, description='layer', continuous_update=live))
+        seed=_seed('seed', 0), c=_choice('class', classes), psi=_slide('ψ', .7, -1, 2, .05, live),
+        other_seed=_seed('mix seed', 1), other_c=_choice('mix class', classes),
+        mixed=widgets.IntRangeSlider(value=(0, 0), max=G.num_ws, description='mix layers', **later),
+        x=_slide('right', 0., -.5, .5, .01, live), y=_slide('down', 0., -.5, .5, .01, live),
+        angle=_slide('angle', 0., -180, 180, 1., live), direction=_choice('direction', ways),
+        strength=_slide('strength', 0., -4, 4, .1, live), view=_choice('view', VIEWS),
+        layer=widgets.IntSlider(0, max=len(G.synthesis.layers) - 1, description='layer', **later))
 
 # %% ../../nbs/5_editing/59_explore.ipynb #44e0001a
 class Panel(widgets.HBox):
@@ -202,25 +212,27 @@ class Panel(widgets.HBox):
         self.refresh()
 
     @property
-    def scene(self):
-        "What the controls say"
-        return Scene(**{f.name: self.controls[f.name].value for f in fields(Scene)})
-
-    @property
-    def direction(self):
-        "The chosen direction, if `strength` is not zero"
-        at = self.controls['direction'].value
-        return None if at is None or not self.scene.strength else self.directions[at]
-
-    @property
     def codes(self):
         "Style codes in the largest model, `(1, num_ws, w_dim)`"
         return scene_codes(list(self.models.values())[-1], self.scene)
 
-    @property
-    def images(self):
-        "A picture by each model, uint8 `(1, 3, R, R)` each"
-        return [paint_scene(G, self.scene, self.direction) for G in self.models.values()]
+# %% ../../nbs/5_editing/59_explore.ipynb #988d07b8
+@patch(as_prop=True)
+def scene(self: Panel):
+    "What the controls say"
+    return Scene(**{f.name: self.controls[f.name].value for f in fields(Scene)})
+
+@patch(as_prop=True)
+def direction(self: Panel):
+    "The chosen direction, if `strength` is not zero"
+    at = self.controls['direction'].value
+    return None if at is None or not self.scene.strength else self.directions[at]
+
+# %% ../../nbs/5_editing/59_explore.ipynb #f9f97653
+@patch(as_prop=True)
+def images(self: Panel):
+    "A picture by each model, uint8 `(1, 3, R, R)` each"
+    return [paint_scene(G, self.scene, self.direction) for G in self.models.values()]
 
 # %% ../../nbs/5_editing/59_explore.ipynb #44e0001b
 @patch
@@ -233,6 +245,7 @@ def draw(self: Panel):
     side = max(G.resolution, 256)
     return tile(torch.cat([enlarge(x, max(1, side // x.shape[-1])) for x in self.images]), len(self.models))
 
+# %% ../../nbs/5_editing/59_explore.ipynb #0b3ede09
 @patch
 def refresh(self: Panel,
     change=None, # what moved; all is painted anew
@@ -246,6 +259,7 @@ def refresh(self: Panel,
     took = f'{1000 * (time.perf_counter() - start):.0f} ms'
     self.text.value = f'{name}<code>{escape(repr(self.scene))}</code><br>{" | ".join(map(escape, self.models))}, {took}'
 
+# %% ../../nbs/5_editing/59_explore.ipynb #0edd5ee5
 @patch
 def save(self: Panel,
     folder='.', # where
@@ -260,6 +274,18 @@ def save(self: Panel,
     return path
 
 # %% ../../nbs/5_editing/59_explore.ipynb #44e0001c
+def _named_models(models, device):
+    "Name -> generator, in evaluation mode; a `ValueError` if they do not go together"
+    named = {}
+    for m in models or ('digits_016', 'digits'):
+        G = m.to(device) if isinstance(m, Generator) else load(m, device)
+        named[f'{G.resolution}²' if isinstance(m, Generator) else str(m)] = G.eval()
+    if len({(G.config['w_dim'], G.c_dim) for G in named.values()}) > 1:
+        raise ValueError('models of different runs were given to one panel; expected stages of one, or models with the '
+                         'same classes and width of w')
+    return named
+
+# %% ../../nbs/5_editing/59_explore.ipynb #b643b449
 def explore(
     # names as in `load`, paths, or generators; several stages of a run stand side by side; none: the digits' two
     *models,
@@ -268,15 +294,7 @@ def explore(
     classes: str = None,       # only these in the drop-down lists, such as 0-9 or 'lesser panda,lemon'; None: all
 ):
     "A panel; show it by making it the last line of a cell"
-    named = {}
-    for m in models or ('digits_016', 'digits'):
-        G = m.to(device) if isinstance(m, Generator) else load(m, device)
-        named[f'{G.resolution}²' if isinstance(m, Generator) else str(m)] = G.eval()
-    if len({(G.config['w_dim'], G.c_dim) for G in named.values()}) > 1:
-        raise ValueError(
-            'models of different runs were given to one panel; expected stages of one, or models with the same '
-            'classes and width of w'
-        )
+    named = _named_models(models, device)
     G = max(named.values(), key=lambda G: G.resolution)
     if isinstance(directions, int):
         found = ganspace(G, directions)[0].cpu() if directions else []

@@ -73,6 +73,13 @@ def storage(
         raise ValueError(f'it holds {len(raw) - at - 8:,} bytes for {count:,} weights of type {kind}')
     return torch.from_numpy(np.frombuffer(raw, np.uint8, offset=at + 8).copy()).view(TYPES[kind])
 
+# %% ../../nbs/5_editing/57_official.ipynb #fdcf549e
+def _check_view(what, offset, size, stride, count):
+    "A `ValueError` if such a view does not lie within `count` elements, each at most once"
+    if min((offset, *size, *stride), default=0) < 0 or math.prod(size) > count or offset + sum(
+        (n - 1) * s for n, s in zip(size, stride, strict=True)) >= count:
+        raise ValueError(f'{what} has shape {size} in a storage of {count:,} elements')
+
 def tensor(
     x,    # what the file has for it
     what, # name of it, for messages
@@ -85,9 +92,7 @@ def tensor(
             f'{what} is no tensor but {x.name if isinstance(x, Thing) else type(x).__name__}, which is not run')
     (raw,), (offset, size, stride) = x.args[0].args, x.args[1:4]
     flat = storage(raw)
-    if min((offset, *size, *stride), default=0) < 0 or math.prod(size) > len(flat) or offset + sum(
-        (n - 1) * s for n, s in zip(size, stride, strict=True)) >= len(flat):
-        raise ValueError(f'{what} has shape {size} in a storage of {len(flat):,} elements')
+    _check_view(what, offset, size, stride, len(flat))
     return flat.as_strided(size, stride, offset)
 
 # %% ../../nbs/5_editing/57_official.ipynb #90e6e2c3
@@ -104,6 +109,7 @@ def state(
         return s
     raise ValueError(f'{what} is no module but {x.name if isinstance(x, Thing) else type(x).__name__}')
 
+# %% ../../nbs/5_editing/57_official.ipynb #17eefbd7
 def fetch(
     x,         # a module
     path: str, # such as 'mapping.fc0.weight'
@@ -143,6 +149,7 @@ def grown(
             config = dict(first_resolution=first, first_layers=n - new, head_layers=head)
             if config['first_layers'] > 2: yield config, stage_specs(resolution, 'released', **channels, **config)
 
+# %% ../../nbs/5_editing/57_official.ipynb #6712f5a6
 def find_growth(
     layers: list, # (size, channels, cutoff) of each layer
     **channels,   # channel_base, channel_max
@@ -166,6 +173,20 @@ def small(
     if int(n) != n or not 0 <= n <= most: raise ValueError(f'{name} is {n!r}; expected a whole number up to {most:,}')
     return int(n)
 
+# %% ../../nbs/5_editing/57_official.ipynb #e382ed15
+def _read_layers(synthesis, names):
+    "`(layers, channel_base, channel_max, clamp of the activations)` and the growth, as parts of a configuration"
+    layers = [state(synthesis['_modules'][n], n) for n in names]
+    kind = 'stylegan3-r' if layers[0].get('use_radial_filters') else 'stylegan3-t'
+    base, most = small(synthesis, 'channel_base', 10**8), small(synthesis, 'channel_max')
+    cutoffs = [float(number(l.get('out_cutoff'), f'{n}.out_cutoff')) for n, l in zip(names, layers)]
+    traces = [(*map(int, n.split('_')[1:]), cutoff) for n, cutoff in zip(names, cutoffs)]
+    wide = LAYERS[kind].widening
+    return find_growth(traces, channel_base=base, channel_max=most) | dict(
+        resolution=traces[-1][0], layers=kind, channel_base=base // wide, channel_max=most // wide,
+        clamp=float(number(layers[0].get('conv_clamp', 256), 'conv_clamp')))
+
+# %% ../../nbs/5_editing/57_official.ipynb #d8449170
 def read_config(
     G, # the generator of a file
 ):
@@ -173,21 +194,12 @@ def read_config(
     top = state(G, 'G_ema')
     synthesis, mapping = (state(top['_modules'].get(n), n) for n in ('synthesis', 'mapping'))
     names = layer_names(synthesis)
-    layers = [state(synthesis['_modules'][n], n) for n in names]
-    kind = 'stylegan3-r' if layers[0].get('use_radial_filters') else 'stylegan3-t'
-    base, most = small(synthesis, 'channel_base', 10**8), small(synthesis, 'channel_max')
-    traces = [(*map(int,
-                    n.split('_')[1:]), float(number(l.get('out_cutoff'), f'{n}.out_cutoff')))
-              for n, l in zip(names, layers)]
-    config = find_growth(traces, channel_base=base, channel_max=most)
-    config |= dict(resolution=traces[-1][0], rule='released', **{k: small(top, k) for k in ('c_dim', 'z_dim', 'w_dim')})
-    fc = sorted(n for n in mapping['_modules'] if re.fullmatch(r'fc\d', n))
+    config = dict(rule='released') | _read_layers(synthesis, names)
+    config |= {k: small(top, k) for k in ('c_dim', 'z_dim', 'w_dim')}
     if config['c_dim'] and (embed := fetch(G, 'mapping.embed.weight')) is not None: config['embed_dim'] = embed.shape[1]
-    config |= dict(layers=kind, channel_base=base // LAYERS[kind].widening, channel_max=most // LAYERS[kind].widening,
-                   mapping_depth=len(fc))
-    config['mapping_lr'] = float(
-        number(state(mapping['_modules'].get('fc0'), 'mapping.fc0').get('bias_gain'), 'bias_gain'))
-    config['clamp'] = float(number(layers[0].get('conv_clamp', 256), 'conv_clamp'))
+    config['mapping_depth'] = len([n for n in mapping['_modules'] if re.fullmatch(r'fc\d', n)])
+    first = state(mapping['_modules'].get('fc0'), 'mapping.fc0')
+    config['mapping_lr'] = float(number(first.get('bias_gain'), 'bias_gain'))
     scale = number(synthesis.get('output_scale', OUTPUT_SCALE), 'output_scale')
     if scale != OUTPUT_SCALE: raise ValueError(f'its output_scale is {scale}; expected {OUTPUT_SCALE}')
     return config, names
@@ -201,6 +213,7 @@ def place(
     key = re.sub(r'mapping\.layers\.(\d+)', r'mapping.fc\1', key)
     return re.sub(r'synthesis\.layers\.(\d+)', lambda m: f'synthesis.{names[int(m[1])]}', key)
 
+# %% ../../nbs/5_editing/57_official.ipynb #b2bcd599
 def tensor_names(
     x,            # a module
     path: str,    # its name
@@ -215,6 +228,25 @@ def tensor_names(
 # %% ../../nbs/5_editing/57_official.ipynb #0690e4cc
 STEPS = 500.   # from here on the class means of `w` keep 0.998 a step
 
+def _fit(key, there, t, shape):
+    "The file's tensor for `key` as ours has it; a `ValueError` if it is missing or another"
+    if t is None: raise ValueError(f'{there} is missing')
+    if key == 'mapping.w_avg': t = t.reshape(-1, shape[1])
+    if key == 'mapping.embed.weight': t = t[:shape[0]]
+    if t.shape != shape: raise ValueError(f'{there} has shape {tuple(t.shape)}; expected {tuple(shape)}')
+    if not t.float().isfinite().all(): raise ValueError(f'{there} holds values that are not finite')
+    return t.float()
+
+# %% ../../nbs/5_editing/57_official.ipynb #7f081b87
+def _check_left(G, names, used):
+    "A `ValueError` if the file's generator has tensors that were not used"
+    modules = state(G, 'G_ema')['_modules']
+    layers = {f'synthesis.{n}': state(modules['synthesis'], 'synthesis')['_modules'][n] for n in ('input', *names)}
+    there = set().union(*(tensor_names(m, p) for p, m in (layers | dict(mapping=modules['mapping'])).items()))
+    if left := sorted(there - used):
+        raise ValueError(f'{left[0]} and {len(left) - 1} more tensors have no place in this generator')
+
+# %% ../../nbs/5_editing/57_official.ipynb #a71b4cae
 def weights(
     G,            # the generator of a file
     names: list,  # of its layers
@@ -224,18 +256,9 @@ def weights(
     found, used = {}, set() if 'mapping.embed.weight' in shapes else {'mapping.embed.weight'}
     for key, shape in shapes.items():
         if key == 'mapping.w_steps': found[key] = torch.full(shape, STEPS); continue
-        there = place(key, names); t = fetch(G, there); used.add(there)
-        if t is None: raise ValueError(f'{there} is missing')
-        if key == 'mapping.w_avg': t = t.reshape(-1, shape[1])
-        if key == 'mapping.embed.weight': t = t[:shape[0]]
-        if t.shape != shape: raise ValueError(f'{there} has shape {tuple(t.shape)}; expected {tuple(shape)}')
-        if not t.float().isfinite().all(): raise ValueError(f'{there} holds values that are not finite')
-        found[key] = t.float()
-    modules = state(G, 'G_ema')['_modules']
-    layers = {f'synthesis.{n}': state(modules['synthesis'], 'synthesis')['_modules'][n] for n in ('input', *names)}
-    there = set().union(*(tensor_names(m, p) for p, m in (layers | dict(mapping=modules['mapping'])).items()))
-    if left := sorted(there - used):
-        raise ValueError(f'{left[0]} and {len(left) - 1} more tensors have no place in this generator')
+        there = place(key, names); used.add(there)
+        found[key] = _fit(key, there, fetch(G, there), shape)
+    _check_left(G, names, used)
     return found
 
 # %% ../../nbs/5_editing/57_official.ipynb #d9fc9e67
@@ -268,14 +291,7 @@ def read_official(
             f'{path} is not read as a published checkpoint ({why[:300]}); nothing in it was run: use another copy'
         ) from None
 
-@torch.no_grad()
-def load_official(
-    path,         # a published `.pkl`
-    device='cpu', # where to put the model
-):
-    "The generator of a published checkpoint (its moving average), in evaluation mode; no code of the file is run"
-    return read_official(path, _generator).to(device)
-
+# %% ../../nbs/5_editing/57_official.ipynb #e4ee75e4
 def _generator(top):
     config, names = read_config(top['G_ema'])
     with torch.device('meta'): shapes = {k: v.shape for k, v in Generator(**config).state_dict().items()}
@@ -284,6 +300,15 @@ def _generator(top):
     G.load_state_dict(state)
     G.notes = dict(source='published') | (dict(class_names=imagenet_names()) if G.c_dim == 1000 else {})
     return G.eval()
+
+# %% ../../nbs/5_editing/57_official.ipynb #82c028fe
+@torch.no_grad()
+def load_official(
+    path,         # a published `.pkl`
+    device='cpu', # where to put the model
+):
+    "The generator of a published checkpoint (its moving average), in evaluation mode; no code of the file is run"
+    return read_official(path, _generator).to(device)
 
 # %% ../../nbs/5_editing/57_official.ipynb #f72d3d20
 def main(

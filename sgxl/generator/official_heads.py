@@ -25,6 +25,7 @@ def size_of(
     while isinstance(x, Thing) and x.name.startswith('torch._utils._rebuild_parameter'): x = x.args[0]
     return tuple(x.args[2]) if isinstance(x, Thing) and x.name == 'torch._utils._rebuild_tensor_v2' else ()
 
+# %% ../../nbs/5_editing/58_official_heads.ipynb #df7cbb3a
 def list_parts(
     x,           # a module
     path: str,   # its name
@@ -55,6 +56,7 @@ def kind_of(
     if len(w) == 2: return 'dense' if 'bias' in size else 'table'
     return 'conv' if len(w) == 4 else 'other'
 
+# %% ../../nbs/5_editing/58_official_heads.ipynb #fcf34f06
 Found = namedtuple('Found', 'convs norms tables dense')
 
 def as_head(
@@ -66,6 +68,7 @@ def as_head(
     chain = sizes and all(a[0] == b[1] for a, b in zip(sizes, sizes[1:]))
     if chain and len(head.norms) == len(sizes) - 1 and len(head.tables) == len(head.dense) < 2: return head
 
+# %% ../../nbs/5_editing/58_official_heads.ipynb #36ba191d
 def find_modules(
     x,         # a module
     path: str, # its name
@@ -83,6 +86,17 @@ def find_modules(
     ]
 
 # %% ../../nbs/5_editing/58_official_heads.ipynb #793d5577
+def _one_projector(D, shapes, channels):
+    "Parts of the only module whose weights have these shapes"
+    def wanted(found):
+        return found if sorted(size_of(p.tensors.get('weight')) for p in found) == sorted(shapes) else None
+    found = find_modules(D, 'D', wanted)
+    if len(found) != 1 or len(set(shapes)) < len(shapes):
+        raise ValueError(f'it has {len(found)} projectors after maps of {", ".join(map(str, channels))} channels; '
+                         'expected one, with 1×1 cross-scale mixing')
+    return found[0]
+
+# %% ../../nbs/5_editing/58_official_heads.ipynb #35003176
 def find_projector(
     D,               # the discriminator of a file
     channels: tuple, # of the feature network's maps, finest first
@@ -91,23 +105,15 @@ def find_projector(
     "`(path, CCM and CSM by our names)` of the projector after such a network"
     shapes = [(o, i, 1, 1) for o, i in (*zip(ccm, channels), *zip((ccm[0], *ccm[:-1]), ccm))]
     names = [f'{kind}.{i}.weight' for kind in ('ccm', 'csm') for i in range(len(ccm))]
-
-    def wanted(found):
-        return found if sorted(size_of(p.tensors.get('weight')) for p in found) == sorted(shapes) else None
-    all_found = find_modules(D, 'D', wanted)
-    if len(all_found) != 1 or len(set(shapes)) < len(shapes):
-        raise ValueError(
-            f'it has {len(all_found)} projectors after maps of {", ".join(map(str, channels))} channels; expected '
-            f'one, with 1×1 cross-scale mixing'
-        )
-    by_shape, out = {size_of(p.tensors['weight']): p for p in all_found[0]}, {}
+    parts, out = _one_projector(D, shapes, channels), {}
+    by_shape = {size_of(p.tensors['weight']): p for p in parts}
     for name, shape in zip(names, shapes):
         p = by_shape[shape]
         if 'bias' in p.tensors and tensor(p.tensors['bias'], p.path).any():
             raise ValueError(f'{p.path} adds constants, which these projectors do not')
-        out[name] = tensor(p.tensors['weight'],
-                           p.path).float() * (2**.5 if name.startswith('csm') and name != names[-1] else 1)
-    return all_found[0][0].path, out
+        gain = 2**.5 if name.startswith('csm') and name != names[-1] else 1
+        out[name] = tensor(p.tensors['weight'], p.path).float() * gain
+    return parts[0].path, out
 
 # %% ../../nbs/5_editing/58_official_heads.ipynb #5e98888a
 def class_map(
@@ -122,11 +128,12 @@ def class_map(
     if kind not in ('linear', 'lrelu'):
         raise ValueError(f'{dense.path} has activation {kind!r}; expected linear or lrelu')
     e = tensor(table, head.tables[0].path).float()[:c_dim]
-    weight, bias = tensor(dense.tensors['weight'], dense.path).float() * gain, tensor(
-        dense.tensors['bias'], dense.path).float() * shift
+    weight = tensor(dense.tensors['weight'], dense.path).float() * gain
+    bias = tensor(dense.tensors['bias'], dense.path).float() * shift
     made = e @ weight.T + bias
     return (e, weight, bias, made) if kind == 'linear' else (e, None, None, leaky_relu(made, .2) * 2 ** .5)
 
+# %% ../../nbs/5_editing/58_official_heads.ipynb #b5fbd216
 def class_tensors(
     heads: list, # of `Found`
     c_dim: int,  # classes of the model
@@ -159,9 +166,36 @@ def head_tensors(
             out[f'heads.{k}.blocks.{i}.1.{key}'] = tensor(norm.tensors[key], f'{norm.path}.{key}').float()
     return out
 
+# %% ../../nbs/5_editing/58_official_heads.ipynb #99f29741
+def _in_order(D, heads, found, levels):
+    "Heads in our order: by network, and from the finest map to the coarsest"
+    order = [p.path for p in list_parts(D, 'D')]
+    rank = sorted(range(len(found)), key=lambda i: order.index(found[i][0]))      # networks in the file's order
+    fours = [sorted(heads[j * levels:(j + 1) * levels], key=lambda h: -len(h.convs)) for j in range(len(found))]
+    return [h for n in range(len(found)) for h in fours[rank.index(n)]]
+
+# %% ../../nbs/5_editing/58_official_heads.ipynb #cd144256
 # maps of EfficientNet-lite0 and of DeiT-base, finest first
 PUBLISHED_CHANNELS = (24, 40, 112, 320), (96, 192, 384, 768)
 
+def _heads(top, channels=PUBLISHED_CHANNELS, ccm=(64, 128, 256, 512)):
+    D = top.get('D')
+    if D is None: raise ValueError('it has a generator and no discriminator')
+    heads, found = find_modules(D, 'D', as_head), [find_projector(D, c, ccm) for c in channels]
+    if len(heads) != len(channels) * len(ccm):
+        raise ValueError(
+            f'its discriminator has {len(heads)} heads of the known structure; expected {len(channels) * len(ccm)}')
+    heads = _in_order(D, heads, found, len(ccm))
+    classes = {len(h.dense) for h in heads}
+    if len(classes) > 1: raise ValueError('some of its heads know classes and some do not')
+    out = {f'projectors.{i}.{k}': v for i, (_, p) in enumerate(found) for k, v in p.items()}
+    for k, h in enumerate(heads): out |= head_tensors(h, k)
+    if classes == {1}: out |= class_tensors(heads, small(state(top['G_ema'], 'G_ema'), 'c_dim'))
+    if wrong := [k for k, v in out.items() if not v.isfinite().all()]:
+        raise ValueError(f'{wrong[0]} holds values that are not finite')
+    return {k: v.contiguous() for k, v in out.items()}
+
+# %% ../../nbs/5_editing/58_official_heads.ipynb #a23a77c0
 @torch.no_grad()
 def load_official_heads(
     path,                              # a published `.pkl`
@@ -172,6 +206,7 @@ def load_official_heads(
     code of the file is run"""
     return read_official(path, lambda top: _heads(top, channels, ccm))
 
+# %% ../../nbs/5_editing/58_official_heads.ipynb #4967af84
 def heads_to_keep(
     source,       # a published `.pkl`
     wanted: bool, # were they asked for?
@@ -185,25 +220,3 @@ def heads_to_keep(
             if wanted: raise
             print(f'the generator alone is kept, for the discriminator cannot be used: {e}')
     return read_official(source, take)
-
-def _heads(top, channels=PUBLISHED_CHANNELS, ccm=(64, 128, 256, 512)):
-    D = top.get('D')
-    if D is None: raise ValueError('it has a generator and no discriminator')
-    heads, found = find_modules(D, 'D', as_head), [find_projector(D, c, ccm) for c in channels]
-    if len(heads) != len(channels) * len(ccm):
-        raise ValueError(
-            f'its discriminator has {len(heads)} heads of the known structure; expected {len(channels) * len(ccm)}')
-    order = [p.path for p in list_parts(D, 'D')]
-    rank = sorted(range(len(found)), key=lambda i: order.index(found[i][0]))      # networks in the file's order
-    groups = {
-        n: sorted(heads[j * len(ccm):(j + 1) * len(ccm)], key=lambda h: -len(h.convs)) for j, n in enumerate(rank)
-    }
-    heads = [h for n in range(len(channels)) for h in groups[n]]
-    classes = {len(h.dense) for h in heads}
-    if len(classes) > 1: raise ValueError('some of its heads know classes and some do not')
-    out = {f'projectors.{i}.{k}': v for i, (_, p) in enumerate(found) for k, v in p.items()}
-    for k, h in enumerate(heads): out |= head_tensors(h, k)
-    if classes == {1}: out |= class_tensors(heads, small(state(top['G_ema'], 'G_ema'), 'c_dim'))
-    if wrong := [k for k, v in out.items() if not v.isfinite().all()]:
-        raise ValueError(f'{wrong[0]} holds values that are not finite')
-    return {k: v.contiguous() for k, v in out.items()}
