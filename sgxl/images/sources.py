@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['GONE', 'labels_from_file', 'labels_beside', 'class_by_folder', 'without_training', 'two_labels', 'check_no_run',
-           'check_apart', 'prepared', 'check_prepared', 'find_classes', 'doubt_of_tars', 'image_files', 'leave_out',
-           'nothing_found', 'only_trained', 'number', 'warn_of_classes']
+           'check_apart', 'prepared', 'check_prepared', 'number', 'find_classes', 'doubt_of_tars', 'leave_out',
+           'only_trained', 'warn_of_classes', 'nothing_found', 'image_files']
 
 # %% ../../nbs/6_images/64_sources.ipynb #b2efc431
 import json
@@ -33,13 +33,8 @@ from sgxl.images.layouts import (
 )
 
 # %% ../../nbs/6_images/64_sources.ipynb #967a6e52
-def labels_from_file(
-    path,             # CSV, text, StyleGAN's dataset.json or MATLAB's imagelabels.mat: a file, or one among the data's
-    names: Names,     # of the images
-    heap: list,       # those that are in no class folder
-    files: Files = None, # the data's files
-):
-    "Image -> class, image -> what is wrong with its label"
+def _read_labels(path, files):
+    "The bytes of a file of labels: one on this computer, or one among the data's"
     inside = files and not os.path.exists(path) and str(path) in files.where
     try: raw = files.read(str(path)) if inside else Path(path).read_bytes()
     except OSError as e:
@@ -47,24 +42,29 @@ def labels_from_file(
             f'{path} was given as --labels; it cannot be read ({e.strerror}): check the path') from e
     if raw[:4] == b'PK\3\4':
         raise ValueError(f'{path} was given as labels; it is a spreadsheet or a zip: save the sheet as "CSV UTF-8"')
+    return raw
+
+# %% ../../nbs/6_images/64_sources.ipynb #0f48ac86
+def labels_from_file(
+    path,             # CSV, text, StyleGAN's dataset.json or MATLAB's imagelabels.mat: a file, or one among the data's
+    names: Names,     # of the images
+    heap: list,       # those that are in no class folder
+    files: Files = None, # the data's files
+):
+    "Image -> class, image -> what is wrong with its label"
+    raw = _read_labels(path, files)
     if raw.startswith(b'MATLAB 5'): return dict(zip(sorted(heap), matlab_labels(raw, 'labels', len(heap), path))), {}
     text = decode(raw, path)
-    if text.lstrip()[:1] in ('{', '['):
-        labels, complaints, _, _ = labels_from_json(raw, path, names)
-        if not labels:
-            raise ValueError(f'{path} names none of the images; expected {{"labels": [["{names.names[0]}", 0], …]}}')
-        return {n: str(l) for n, l in labels.items()}, complaints
-    return labels_from_text(text, names, heap, path)
+    if text.lstrip()[:1] not in ('{', '['): return labels_from_text(text, names, heap, path)
+    labels, complaints, _, _ = labels_from_json(raw, path, names)
+    if labels: return {n: str(l) for n, l in labels.items()}, complaints
+    raise ValueError(f'{path} names none of the images; expected {{"labels": [["{names.names[0]}", 0], …]}}')
 
 # %% ../../nbs/6_images/64_sources.ipynb #871c0eb5
 GONE = 'it has a label, but it is missing'
 
-def labels_beside(
-    files: Files, # all files
-    names: list,  # of the images
-):
-    """Image -> class, image or missing name -> what is wrong, the images without a class by intention, and
-    dataset.json's content"""
+def _labels_of_json(files, names):
+    "What every dataset.json says: the first three of `labels_beside`, and the content of the last one"
     told, wrong, bare, table = {}, {}, set(), {}
     for j in (n for n in files.rest if base(n) == 'dataset.json'):
         top = folder(j)
@@ -72,8 +72,17 @@ def labels_beside(
         labels, complaints, missing, table = labels_from_json(files.read(j), f'{j} of {files.path}', Names(mine))
         told |= {top + n: l for n, l in labels.items()}
         wrong |= {top + n: c for n, c in complaints.items()} | {top + n: GONE for n in missing}
-        # StyleGAN's way to say: no classes
-        if not labels and not complaints and not missing: bare |= {top + n for n in mine}
+        if not labels and not complaints and not missing: bare |= {top + n for n in mine}          # no classes
+    return told, wrong, bare, table
+
+# %% ../../nbs/6_images/64_sources.ipynb #d282d84c
+def labels_beside(
+    files: Files, # all files
+    names: list,  # of the images
+):
+    """Image -> class, image or missing name -> what is wrong, the images without a class by intention, and
+    dataset.json's content"""
+    told, wrong, bare, table = _labels_of_json(files, names)
     for n, c in labels_from_cls(files, names).items():
         if c is None: bare.add(n)
         elif c == '': wrong[n] = 'its .cls file is empty'
@@ -82,7 +91,7 @@ def labels_beside(
         elif n not in wrong: told[n] = c
     return told, wrong, bare, table
 
-# %% ../../nbs/6_images/64_sources.ipynb #d282d84c
+# %% ../../nbs/6_images/64_sources.ipynb #1d15b148
 def class_by_folder(
     split,         # the split of an image that no file tells the class of; or None
     path,          # its folders as a text; '': in no class folder; None: outside of all splits
@@ -96,6 +105,7 @@ def class_by_folder(
     if path or split in splits: return None, 'no label is given for it'
     return None, 'it is in no class folder' if others else None
 
+# %% ../../nbs/6_images/64_sources.ipynb #00cab2a6
 def without_training(
     found: list,  # class of each image, or None
     splits: list, # split of each image, or None
@@ -107,14 +117,9 @@ def without_training(
         if trained and c not in trained: lone.setdefault(c, {})[s] = n
     return lone
 
-# %% ../../nbs/6_images/64_sources.ipynb #1d15b148
-def two_labels(
-    files: Files, # all files
-    names: list,  # of the images
-    found: list,  # class of each, or None
-):
-    "Image -> complaint, for those that are, by a link, in two classes, or nowhere"
-    if not files.real: return {}
+# %% ../../nbs/6_images/64_sources.ipynb #ed03f78c
+def _linked_twice(files, names, found):
+    "Image -> complaint, for links to nothing and for images that are in two classes by a link"
     under, wrong = {}, {n: 'it is a link to nothing' for n in names if files.real.get(n, '') is None}
     for n, c in zip(names, found):
         if c is not None and files.real.get(n):
@@ -124,6 +129,17 @@ def two_labels(
             other = next(x for x in classes if x != c)
             why = f'it is {classes[other][0]} by a link, and has two labels, {c} and {other}'
             wrong |= dict.fromkeys((n, *more), why)
+    return wrong
+
+# %% ../../nbs/6_images/64_sources.ipynb #60abb72f
+def two_labels(
+    files: Files, # all files
+    names: list,  # of the images
+    found: list,  # class of each, or None
+):
+    "Image -> complaint, for those that are, by a link, in two classes, or nowhere"
+    if not files.real: return {}
+    wrong = _linked_twice(files, names, found)
     lost = {str(c) for c in found if c is not None} - {str(c) for n, c in zip(names, found) if n not in wrong}
     if lost and (n := next((n for n, c in zip(names, found) if str(c) in lost), None)):
         raise ValueError(f'{files.path} holds {n}: {wrong[n]}; no other image of {min(lost)} is left: remove the link')
@@ -142,6 +158,7 @@ def check_no_run(
         raise ValueError(f'{files.path} holds {n}: {folder(n)[:-1] or "it"} is the folder of {what} and no data: '
                          'move it out of the pictures')
 
+# %% ../../nbs/6_images/64_sources.ipynb #d6be610f
 def check_apart(
     out,  # a folder that is to be written
     data, # the folder of the pictures
@@ -166,6 +183,7 @@ def prepared(
     made = [table.get(k) for k in ('classes', 'class_names', 'class_index')] if isinstance(table, dict) else [None] * 3
     return (made[0] or made[1], *made[1:]) if isinstance(made[1], list) else None
 
+# %% ../../nbs/6_images/64_sources.ipynb #289cc04e
 def check_prepared(
     made: tuple,  # from `prepared`
     labels: list, # the numbers that images have
@@ -180,7 +198,50 @@ def check_prepared(
         raise ValueError(f'dataset.json of {path} has classes, class_names and class_index that do not fit each other, '
                          'or its labels; it is damaged: use another copy')
 
-# %% ../../nbs/6_images/64_sources.ipynb #289cc04e
+# %% ../../nbs/6_images/64_sources.ipynb #a92d6a7c
+def number(
+    files: Files, # all files
+    names: list,  # of the images
+    found: list,  # class of each, or None
+    wrong: dict,  # image -> complaint
+    table: dict,  # content of dataset.json, or {}
+):
+    "Classes, their readable names, their ImageNet indices or None, and the number of each image's class or -1"
+    if made := prepared(files, table):
+        found = [0 if len(made[1]) == 1 and c is None else c for c in found]
+        check_prepared(made, [c for c in found if c is not None], files.path)
+        labels = [-1 if c is None else c for c in found]
+    else:
+        classes, labels = number_classes(found)
+        made = classes, *class_info(files, classes)
+    return *made, [-1 if n in wrong else l for n, l in zip(names, labels)]
+
+# %% ../../nbs/6_images/64_sources.ipynb #eb10bb02
+def _told_by_files(files, names, paths, labels_file, annotated):
+    "As `labels_beside`, with the user's table and annotations; and: is a file about all of the images?"
+    told, wrong, bare, table = labels_beside(files, names)
+    whole = bool(told or wrong or bare)
+    if not whole: told, wrong = annotated
+    if labels_file:
+        mine, worse = labels_from_file(labels_file, Names(names), [n for n, p in zip(names, paths) if not p], files)
+        told = {n: c for n, c in told.items() if n not in worse} | mine
+        wrong = {n: c for n, c in wrong.items() if n not in mine} | worse
+    return told, wrong, bare, table, whole
+
+# %% ../../nbs/6_images/64_sources.ipynb #fe69d5bf
+def _class_of_each(names, splits, paths, told, wrong, bare, whole):
+    "The class of each image or None; complaints are added to `wrong`"
+    covered, known = {s for n, s in zip(names, splits) if n in told or n in wrong}, {str(c) for c in told.values()}
+    found = []
+    for n, s, p in zip(names, splits, paths):
+        if n in told or n in wrong or n in bare and not told: c, why = told.get(n), None
+        elif whole: c, why = None, 'no label is given for it'
+        else: c, why = class_by_folder(s, p and '/'.join(p), covered, known, bool(covered) or any(paths))
+        found.append(c)
+        if why: wrong[n] = why
+    return found
+
+# %% ../../nbs/6_images/64_sources.ipynb #67e45b6d
 def find_classes(
     files: Files,            # all files
     names: list,             # of the images
@@ -190,26 +251,14 @@ def find_classes(
     annotated: tuple = ({}, {}), # labels and complaints from annotations
 ):
     "For each image its class (a number, a text, or None), the complaints, and dataset.json's content"
-    told, wrong, bare, table = labels_beside(files, names)
-    whole = bool(told or wrong or bare)
-    if not whole: told, wrong = annotated
-    if labels_file:
-        mine, worse = labels_from_file(labels_file, Names(names), [n for n, p in zip(names, paths) if not p], files)
-        told = {n: c for n, c in told.items() if n not in worse} | mine
-        wrong = {n: c for n, c in wrong.items() if n not in mine} | worse
-    covered, known = {s for n, s in zip(names, splits) if n in told or n in wrong}, {str(c) for c in told.values()}
-    found = []
-    for n, s, p in zip(names, splits, paths):
-        if n in told or n in wrong or n in bare and not told: c, why = told.get(n), None
-        elif whole: c, why = None, 'no label is given for it'
-        else: c, why = class_by_folder(s, p and '/'.join(p), covered, known, bool(covered) or any(paths))
-        found.append(c)
-        if why: wrong[n] = why
+    told, wrong, bare, table, whole = _told_by_files(files, names, paths, labels_file, annotated)
+    found = _class_of_each(names, splits, paths, told, wrong, bare, whole)
     used = [p for n, p, c in zip(names, paths, found) if n not in told and c is not None]
     if used and (question := doubt_of_classes(used, any(splits)) or doubt_of_tars(files, names)):
         raise ValueError(f'{files.path}: {question}')
     return found, wrong, table
 
+# %% ../../nbs/6_images/64_sources.ipynb #192ff075
 def doubt_of_tars(
     files: Files, # all files
     names: list,  # of the images
@@ -221,36 +270,7 @@ def doubt_of_tars(
     return (f'the tars {tars[0]}, {tars[1]}, … have no labels: name them after classes, or, if they are shards, '
             f'give them as {base(tars[0])[:-len(first)]}{{{first}..{last}}}.tar')
 
-# %% ../../nbs/6_images/64_sources.ipynb #b20ebf0f
-def image_files(
-    files: Files,            # all files
-    labels_file: str = None, # the user's file of labels
-):
-    "The images among the files as a `Source`"
-    check_no_run(files)
-    names = files.images
-    told, wrong, used = tables(files, names)
-    divided, listed, lists = {}, {}, []
-    for read in (flowers, pets):
-        labels, division, read_too = read(files, names)
-        told, divided, used = told | labels, divided | division, used + read_too
-        if read is pets and labels: names = leave_out(files, names, told)
-    if not names: raise ValueError(nothing_found(files))
-    if not divided: listed, divided, lists = split_lists(files, names)
-    try: splits, paths = find_layout(names, files.shards)
-    except ValueError as e: raise ValueError(f'{files.path}: {e}') from e
-    splits = [divided.get(n, s) for n, s in zip(names, splits)]
-    if not any(paths): told = listed | told
-    found, wrong, table = find_classes(files, names, splits, paths, labels_file, (told, wrong))
-    wrong |= two_labels(files, names, found)
-    found = only_trained(files, names, splits, found, wrong)
-    classes, class_names, class_index, labels = number(files, names, found, wrong, {} if labels_file else table)
-    used = {*used, *lists, str(labels_file)}
-    others = [n for n in files.rest if not n.lower().endswith(('.json', '.cls')) and n not in used]
-    warn_of_classes(files, classes, others)
-    return Source(files.read, names, labels, classes, splits, class_names, class_index, wrong, others)
-
-# %% ../../nbs/6_images/64_sources.ipynb #a92d6a7c
+# %% ../../nbs/6_images/64_sources.ipynb #84b28567
 def leave_out(
     files: Files, # all files
     names: list,  # of the images
@@ -261,18 +281,21 @@ def leave_out(
     if left:
         warnings.warn(
             f'{len(left)} images of {files.path} such as {left[0]} are in none of its lists and were left out',
-            stacklevel=3)
+            stacklevel=4)
     return [n for n in names if n in told]
 
-def nothing_found(
-    files: Files, # all files
-):
-    "The sentence for a source without images"
-    ends = '.zip', '.tgz', '.tar.gz', '.tar.xz', '.tar.bz2', '.7z', '.rar'
-    packed = [f'it holds {n}: give that, or unpack it' for n in files.rest if n.lower().endswith(ends)]
-    way = (packed or ['expected files such as .png or .jpg, in one folder for each class'])[0]
-    return f'no images were found in {files.path}; {way}'
+# %% ../../nbs/6_images/64_sources.ipynb #460cdce5
+def _annotations(files, names):
+    "The names of the images, and what tables of published sets say: labels, complaints, splits, the files read"
+    told, wrong, used = tables(files, names)
+    divided = {}
+    for read in (flowers, pets):
+        labels, division, read_too = read(files, names)
+        told, divided, used = told | labels, divided | division, used + read_too
+        if read is pets and labels: names = leave_out(files, names, told)
+    return names, told, wrong, divided, used
 
+# %% ../../nbs/6_images/64_sources.ipynb #f608e011
 def only_trained(
     files: Files, # all files
     names: list,  # of the images
@@ -292,23 +315,7 @@ def only_trained(
             stacklevel=3)
     return [None if str(c) in lone else c for c in found]
 
-def number(
-    files: Files, # all files
-    names: list,  # of the images
-    found: list,  # class of each, or None
-    wrong: dict,  # image -> complaint
-    table: dict,  # content of dataset.json, or {}
-):
-    "Classes, their readable names, their ImageNet indices or None, and the number of each image's class or -1"
-    if made := prepared(files, table):
-        found = [0 if len(made[1]) == 1 and c is None else c for c in found]
-        check_prepared(made, [c for c in found if c is not None], files.path)
-        labels = [-1 if c is None else c for c in found]
-    else:
-        classes, labels = number_classes(found)
-        made = classes, *class_info(files, classes)
-    return *made, [-1 if n in wrong else l for n, l in zip(names, labels)]
-
+# %% ../../nbs/6_images/64_sources.ipynb #47a21fe8
 def warn_of_classes(
     files: Files,  # all files
     classes: list, # of the images
@@ -324,3 +331,37 @@ def warn_of_classes(
     if sheets and not classes:
         warnings.warn(f'{files.path} is taken as pictures of one kind; if {sheets[0]} has labels, name it by --labels',
                       stacklevel=3)
+
+# %% ../../nbs/6_images/64_sources.ipynb #a6a691ad
+def nothing_found(
+    files: Files, # all files
+):
+    "The sentence for a source without images"
+    ends = '.zip', '.tgz', '.tar.gz', '.tar.xz', '.tar.bz2', '.7z', '.rar'
+    packed = [f'it holds {n}: give that, or unpack it' for n in files.rest if n.lower().endswith(ends)]
+    way = (packed or ['expected files such as .png or .jpg, in one folder for each class'])[0]
+    return f'no images were found in {files.path}; {way}'
+
+# %% ../../nbs/6_images/64_sources.ipynb #766d2152
+def image_files(
+    files: Files,            # all files
+    labels_file: str = None, # the user's file of labels
+):
+    "The images among the files as a `Source`"
+    check_no_run(files)
+    names, told, wrong, divided, used = _annotations(files, files.images)
+    if not names: raise ValueError(nothing_found(files))
+    listed, lists = {}, []
+    if not divided: listed, divided, lists = split_lists(files, names)
+    try: splits, paths = find_layout(names, files.shards)
+    except ValueError as e: raise ValueError(f'{files.path}: {e}') from e
+    splits = [divided.get(n, s) for n, s in zip(names, splits)]
+    if not any(paths): told = listed | told
+    found, wrong, table = find_classes(files, names, splits, paths, labels_file, (told, wrong))
+    wrong |= two_labels(files, names, found)
+    found = only_trained(files, names, splits, found, wrong)
+    classes, class_names, class_index, labels = number(files, names, found, wrong, {} if labels_file else table)
+    used = {*used, *lists, str(labels_file)}
+    others = [n for n in files.rest if not n.lower().endswith(('.json', '.cls')) and n not in used]
+    warn_of_classes(files, classes, others)
+    return Source(files.read, names, labels, classes, splits, class_names, class_index, wrong, others)
