@@ -7,6 +7,7 @@ nothing is run. A link or a picture that leads nowhere is an error. Put FOLDER o
 `python -m http.server -d FOLDER`.
 """
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -77,6 +78,7 @@ def lost(dest):
 
 
 def main(dest, parts=''):
+    dest = dest.resolve()
     nav = contents(parts)
     with TemporaryDirectory() as tmp:
         docs = Path(tmp, 'docs')
@@ -92,7 +94,8 @@ def main(dest, parts=''):
                 nb = shown(json.loads((ROOT/name).read_text(encoding='utf-8')))
                 (docs/name).write_text(json.dumps(nb), encoding='utf-8')
         config = Path(tmp, 'mkdocs.yml')
-        config.write_text(yaml.safe_dump(settings(docs, dest.resolve(), nav)), encoding='utf-8')
+        config.write_text(yaml.safe_dump(settings(docs, dest, nav)), encoding='utf-8')
+        os.chdir(tmp)                                                           # where mkdocs-jupyter keeps a cache
         build(load_config(str(config)))
     if not parts and (missing := sorted(lost(dest))):
         sys.exit('\n'.join(['the book points at what is not there:', *missing]))

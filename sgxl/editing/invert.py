@@ -315,7 +315,7 @@ def _reporter(bar, steps, film):
     "For `invert`: moves the bar, and adds frames to the list `film` unless it is None"
     def report(step, images, loss):
         bar.update(); bar.set_postfix(distance=f'{loss.mean():.4f}')
-        if film is not None and (step % max(steps // 60, 1) == 1 or step == steps):
+        if film is not None and ((step - 1) % max(steps // 60, 1) == 0 or step == steps):
             film.append(tile(to_uint8(images).cpu(), len(images)).permute(2, 0, 1))
     return report
 
