@@ -26,6 +26,20 @@ from .guidance import Guidance
 from .plan import same_classes
 
 # %% ../../nbs/7_runs/73_judges.ipynb #8ce80343
+def _train_own(name, path, data, of, report, seed):
+    "Train a small network on the data, report how good it is, and write its weights with a note of their data"
+    images, labels = data.batch(range(getattr(data, 'count', len(data))), 32)                 # without mirror images
+    if not data.num_classes: labels = None
+    check_images(images, labels)
+    report(f'{name} is trained on the data first')
+    with tqdm(desc=f'pretraining {name}', leave=False) as bar:
+        def show(step, steps): bar.total = steps; bar.update()
+        weights, held = pretrain(name, images, labels, report=show, seed=seed)
+    if data.num_classes: report(f'{name}: {held:.1%} of the held-out tenth classified right')
+    else: report(f'{name}: {held:.1%} of the variance of the held-out tenth can be read off it')
+    write_atomically(path, lambda p: save_tensors(weights, p, held_out=str(held), data=of))
+
+# %% ../../nbs/7_runs/73_judges.ipynb #7a73d102
 def own_network(
     name: str,       # 'sgxl_cnn' or 'sgxl_vit'
     data,            # what to train on, such as `ImageData`
@@ -35,19 +49,10 @@ def own_network(
     seed: int = 0,   # of its weights and training; each seed has a file of its own
 ):
     "A small feature network trained on the data, or read from the folder if it was before"
-    path, of = Path(folder) / (f'{name}-{seed}.safetensors' if seed else f'{name}.safetensors'
-                               ), f'{getattr(data, "name", "")}: {len(data)} images, {data.num_classes} classes'
+    path = Path(folder) / (f'{name}-{seed}.safetensors' if seed else f'{name}.safetensors')
+    of = f'{getattr(data, "name", "")}: {len(data)} images, {data.num_classes} classes'
     if ranks.rank == 0 and not (path.exists() and read_weights(path)[1].get('data') == of):
-        images, labels = data.batch(range(getattr(data, 'count', len(data))), 32)             # without mirror images
-        if not data.num_classes: labels = None
-        check_images(images, labels)
-        report(f'{name} is trained on the data first')
-        with tqdm(desc=f'pretraining {name}', leave=False) as bar:
-            def show(step, steps): bar.total = steps; bar.update()
-            weights, held = pretrain(name, images, labels, report=show, seed=seed)
-        if data.num_classes: report(f'{name}: {held:.1%} of the held-out tenth classified right')
-        else: report(f'{name}: {held:.1%} of the variance of the held-out tenth can be read off it')
-        write_atomically(path, lambda p: save_tensors(weights, p, held_out=str(held), data=of))
+        _train_own(name, path, data, of, report, seed)
     ranks.wait()
     return FeatureNetwork(name, path)
 
@@ -66,15 +71,23 @@ def outputs(
 # %% ../../nbs/7_runs/73_judges.ipynb #6293901d
 OWN = ('sgxl_cnn', 'sgxl_vit')
 
+def _features(cfg, data, ranks, report):
+    "F1, F2, …: trained on the data, untrained, or published ones"
+    if cfg.features == 'own':
+        networks = [own_network(n, data, Path(cfg.out) / 'features', ranks, report) for n in OWN]
+    elif cfg.features == 'random': networks = [FeatureNetwork(n, 'random', seed=i) for i, n in enumerate(OWN)]
+    else: networks = load_features(cfg.features, sizes=cfg.feature_sizes())
+    return networks[:cfg.networks or None]
+
+# %% ../../nbs/7_runs/73_judges.ipynb #7a73d10a
 def judges(
     cfg: TrainConfig, # the settings
     data,             # the training images, such as `ImageData`
-    ranks: Ranks,     # who we are
+    ranks: Ranks,     # this process among all
     report=print,     # called with sentences
 ):
     "The feature networks F1, F2, … and the guidance, or None where no stage needs it"
-    folder, largest = Path(cfg.out) / 'features', max(s.resolution for s in cfg.schedule())
-    guided = cfg.guidance and largest >= cfg.guidance_from
+    guided = cfg.guidance and max(s.resolution for s in cfg.schedule()) >= cfg.guidance_from
     if guided and not cfg.classifier:
         raise ValueError(
             'guidance is on and no --classifier was named; name a network with a classifier, or own, or switch it '
@@ -82,12 +95,9 @@ def judges(
         )
     named = load_features(cfg.classifier)[0] if guided and cfg.classifier != 'own' else None
     if named is not None: index = outputs(named, data)
-    if cfg.features == 'own': networks = [own_network(n, data, folder, ranks, report) for n in OWN]
-    elif cfg.features == 'random': networks = [FeatureNetwork(n, 'random', seed=i) for i, n in enumerate(OWN)]
-    else: networks = load_features(cfg.features, sizes=cfg.feature_sizes())
-    networks = networks[:cfg.networks or None]
+    networks = _features(cfg, data, ranks, report)
     if not guided: return networks, None
-    if named is None: named, index = own_network(OWN[0], data, folder, ranks, report), None
+    if named is None: named, index = own_network(OWN[0], data, Path(cfg.out) / 'features', ranks, report), None
     return networks, Guidance(named, cfg.guidance, cfg.guidance_from, index, data.num_classes)
 
 # %% ../../nbs/7_runs/73_judges.ipynb #5531c216
@@ -97,7 +107,7 @@ def load_judge(
     cfg: TrainConfig, # the settings
     data,             # the training images, such as `ImageData`
     networks: list,   # the networks that discriminate
-    ranks: Ranks,     # who we are
+    ranks: Ranks,     # this process among all
     report=print,     # called with sentences
 ) -> Extractor:
     "The network whose Fréchet distance decides when a stage is done and which model is the best"
@@ -141,6 +151,7 @@ def use_heads(
             'use --rule released, --csm conv1x1, and the two published feature networks')
     D.load_state_dict(tensors)
 
+# %% ../../nbs/7_runs/73_judges.ipynb #7a73d113
 def find_heads(
     cfg: TrainConfig, # the settings
 ):
@@ -150,6 +161,7 @@ def find_heads(
     beside = Path(cfg.from_model).with_suffix('.heads.safetensors')
     return beside if beside.is_file() else None
 
+# %% ../../nbs/7_runs/73_judges.ipynb #7a73d115
 def with_heads(
     cfg: TrainConfig,    # the settings
     networks: list,      # the feature networks

@@ -38,6 +38,7 @@ def taken_over(
     specs = stack(cfg, sizes[index])
     return len(specs) if before == sizes[index] else shared_layers(stack(cfg, before), specs)
 
+# %% ../../nbs/7_runs/71_plan.ipynb #7a71d104
 def held(
     cfg: TrainConfig, # the settings
     index: int,       # of the stage, from 0
@@ -50,6 +51,7 @@ def held(
     if not cfg.train: return config['frozen'], config.get('free_mapping', False)
     return config['frozen'] or below_head(cfg, config['resolution']), cfg.train == 'mapping+head'
 
+# %% ../../nbs/7_runs/71_plan.ipynb #7a71d106
 def below_head(
     cfg: TrainConfig, # the settings
     resolution: int,  # of the model
@@ -91,6 +93,20 @@ def settle_start(
 # settings that a model brings along
 SHARED = ('z_dim', 'w_dim', 'channel_base', 'channel_max', 'rule', 'layers', 'mapping_lr')
 
+def _check_shared(name, cfg, have, usual):
+    "A `ValueError` if the model `name` of configuration `have` was made with other settings than those of the run"
+    other = [k for k in SHARED if have[k] != getattr(cfg, k)]
+    if other:
+        wanted = ' '.join(f'--{k.replace("_", "-")} {have[k]}' for k in other)
+        raise ValueError(f'{name} was made with other settings; give {wanted}')
+    apart = ('resolution', 'c_dim', 'embed_dim', 'frozen', 'free_mapping', *SHARED)
+    odd = [k for k in usual if k not in apart and have[k] != usual[k]]
+    if odd:
+        raise ValueError(
+            f'{name} has {odd[0]} {have[odd[0]]} and a run makes generators with {usual[odd[0]]}; begin with '
+            f'another model')
+
+# %% ../../nbs/7_runs/71_plan.ipynb #7a71d109
 def check_origin(
     cfg: TrainConfig, # the settings
 ):
@@ -99,19 +115,7 @@ def check_origin(
     (have, _), name, first = read_notes(cfg.from_model), cfg.from_model, cfg.schedule()[0].resolution
     usual = {k: p.default for k, p in inspect.signature(Generator).parameters.items()}
     have = {**usual, **have}
-    other = [k for k in SHARED if have[k] != getattr(cfg, k)]
-    if other:
-        wanted = ' '.join(f'--{k.replace("_", "-")} {have[k]}' for k in other)
-        raise ValueError(f'{name} was made with other settings; give {wanted}')
-    odd = [
-        k for k in usual
-        if k not in ('resolution', 'c_dim', 'embed_dim', 'frozen', 'free_mapping', *SHARED) and have[k] != usual[k]
-    ]
-    if odd:
-        raise ValueError(
-            f'{name} has {odd[0]} {have[odd[0]]} and a run makes generators with {usual[odd[0]]}; begin with '
-            f'another model'
-        )
+    _check_shared(name, cfg, have, usual)
     if cfg.rule == 'ungrown' and have['resolution'] != first:
         raise ValueError(f"{name} is of rule 'ungrown' and cannot grow to {first}²; give --stages {have['resolution']}")
     if have['resolution'] > first:
@@ -131,6 +135,7 @@ def same_classes(
     # ImageNet, whose folders are wnids
     return n == 1000 and data.class_index == list(range(n)) and list(names) == imagenet_names()
 
+# %% ../../nbs/7_runs/71_plan.ipynb #7a71d10f
 def model_class_names(
     cfg: TrainConfig, # the settings
     data,             # the training images, such as `ImageData`
@@ -140,6 +145,7 @@ def model_class_names(
     known = read_notes(cfg.from_model)[1].get('class_names') if cfg.from_model and same_classes(cfg, data) else None
     return known or data.class_names
 
+# %% ../../nbs/7_runs/71_plan.ipynb #7a71d112
 def settle_train(
     cfg: TrainConfig, # the settings
     data,             # the training images, such as `ImageData`
@@ -165,12 +171,9 @@ def describe(
     rows = [f'{"stage":>7}{"layers":>8}{"new":>5}{"parameters":>14}{"trained":>14}{"batch":>7}{"a rank":>8}  ends']
     for i, s in enumerate(cfg.schedule()):
         specs, keep = stack(cfg, s.resolution), taken_over(cfg, i)
-        with torch.device('meta'):
-            G = make_generator(cfg, s.resolution, c_dim, embed_dim, *held(cfg, i))
+        with torch.device('meta'): G = make_generator(cfg, s.resolution, c_dim, embed_dim, *held(cfg, i))
         trained, frozen = count_parameters(G)
         ends = f'at {s.max_kimg:g} kimg or when FID stops falling' if s.max_kimg else 'when FID stops falling'
-        rows.append(
-            f'{s.resolution:6d}²{len(specs):8d}{len(specs) - keep:5d}{trained + frozen:14,d}{trained:14,d}'
-                    f'{s.batch:7d}{s.batch // world:8d}  {ends}'
-        )
+        rows.append(f'{s.resolution:6d}²{len(specs):8d}{len(specs) - keep:5d}{trained + frozen:14,d}{trained:14,d}'
+                    f'{s.batch:7d}{s.batch // world:8d}  {ends}')
     return '\n'.join(rows + ([layer_table(specs)] if layers else []))
