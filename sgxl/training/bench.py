@@ -38,7 +38,7 @@ from sgxl.training.measure import (
     sides,
     work,
 )
-from .step import Players, Rules, draw_step, train_step
+from .step import GAN, Rules, draw_step, train_step
 
 # %% ../../nbs/8_floor/89_bench.ipynb #b45a0046
 cpu = torch.device('cpu')
@@ -153,7 +153,7 @@ def calls(self: GeneratorCase,
 
 # %% ../../nbs/8_floor/89_bench.ipynb #b45a0054
 class StepCase(GeneratorCase):
-    "A whole training step of both players"
+    "A whole training step of both networks"
     what, passes = 'step', ('both',)
 
     def work(self,
@@ -177,7 +177,7 @@ def calls(self: StepCase,
 ):
     "The function"
     s, classes = self.setting, 10
-    p = Players(s.generator(self.resolution, classes), Discriminator(_networks(s.features), classes).to(s.device))
+    p = GAN(s.generator(self.resolution, classes), Discriminator(_networks(s.features), classes).to(s.device))
     p.G.synthesis.register_forward_pre_hook(lambda _, args, kw: (args, {**kw, 'backend': backend}), with_kwargs=True)
     images, labels = torch.randint(256, (s.batch, 3, self.resolution, self.resolution)).to(
         s.device, torch.uint8), torch.arange(s.batch) % classes

@@ -221,7 +221,7 @@ def judge(
     resolution: int,         # of the images
     n: int,                  # images
 ) -> int:
-    "Judge images as a step does, generated and real, for both players; returns the bytes kept on the generator's way"
+    "Judge images as a step does, generated and real, for both networks; returns the bytes kept on the generator's way"
     device = next(D.parameters()).device
     x = (torch.rand(n, 3, resolution, resolution, device=device) * 2 - 1).requires_grad_()
     c = torch.zeros(n, dtype=torch.long, device=device)

@@ -40,7 +40,7 @@ from .plan import held, make_generator, model_class_names, same_classes, taken_o
 from .processes import frozen_dtype, maps_dtype
 from .record import record, sheet
 from .saving import Writer, load_state, save_state
-from .step import Players, Rules, draw_step, forget, generator_losses, path_turn, train_step
+from .step import GAN, Rules, draw_step, forget, generator_losses, path_turn, train_step
 from .trouble import Guard
 
 # %% ../../nbs/3_training/35_run.ipynb #556ceef6
@@ -130,7 +130,7 @@ def finished_table(
 # %% ../../nbs/3_training/35_run.ipynb #fd4f597c
 @patch
 def begin(self: Run):
-    "New players for the first stage"
+    "A new GAN for the first stage"
     cfg, c_dim, table = self.cfg, self.data.num_classes, self.embedding()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2 ** 62, (), generator=rng(cfg.seed, 'weights'))))
@@ -199,9 +199,9 @@ def meet(self: Run,
     D: Discriminator, # the discriminator
     ema: Generator = None, # its average; default: a copy
 ):
-    "Make players of them, at the beginning of a stage's learning rates"
-    self.players = Players(G.to(self.device), D.to(self.device), ema=ema if ema is None else ema.to(self.device))
-    if self.cfg.compile: self.players.compile()
+    "Make a GAN of them, at the beginning of a stage's learning rates"
+    self.gan = GAN(G.to(self.device), D.to(self.device), ema=ema if ema is None else ema.to(self.device))
+    if self.cfg.compile: self.gan.compile()
 
 # %% ../../nbs/3_training/35_run.ipynb #16ca04b0
 @patch
@@ -209,7 +209,7 @@ def rules(self: Run):
     "Losses, blur and averages of the next step"
     cfg, batch = self.cfg, self.stage.batch
     half_life = cfg.ema_kimg * 1000 or paper_half_life(batch)
-    whole = not self.players.G.synthesis.frozen # and so path lengths can change the mapping
+    whole = not self.gan.G.synthesis.frozen # and so path lengths can change the mapping
     moving = ema_beta(batch, self.state.images, cfg.magnitude_kimg * 1000, None)
     r1 = R1(cfg.r1_gamma) if cfg.discriminator == 'residual' else None
     return Rules(
@@ -249,7 +249,7 @@ def attempt(self: Run,
     "One step; its figures"
     draws, again = (draw_step(seed, at, self.stage.batch, self.cfg.z_dim, self.data.labels, len(self.networks),
                               self.cfg.augment) for at in (self.state.images, f'again {self.state.images}'))
-    return train_step(self.players, replace(self.rules(), micro=self.state.micro), images, labels, draws, self.ranks,
+    return train_step(self.gan, replace(self.rules(), micro=self.state.micro), images, labels, draws, self.ranks,
                       seed, self.state.step, self.state.images, again)
 
 # %% ../../nbs/3_training/35_run.ipynb #fdcce34c
@@ -268,7 +268,7 @@ def tick(self: Run,
     batches = self.batches()
     while self.state.stage_images < self.state.goal or not self.state.sums:
         at = self.state.stage_images
-        self.players.set_lr(lr_at(at, rate('g-lr', self.cfg.g_lr)), lr_at(at, rate('d-lr', self.cfg.d_lr)))
+        self.gan.set_lr(lr_at(at, rate('g-lr', self.cfg.g_lr)), lr_at(at, rate('d-lr', self.cfg.d_lr)))
         self.count(figures := self.guard.take(*next(batches)))
         if bar is not None: self.move_bar(bar, figures)
         if self.state.bad == 3: self.guard.roll_back(); batches = self.batches()
@@ -321,7 +321,7 @@ def measure(self: Run):
     wants = ['moments.pool'] + ['rows.pool'] * (cfg.pr_images > 0)
     seen = lambda source: collect(self.judge, source, wants, keep=cfg.pr_images, ranks=self.ranks)
     if r not in self.real: self.real = {r: seen(Stored(self.data, r, 50_000))}
-    real, fake = self.real[r], seen(Painted(self.players.ema, self.data, cfg.fid_images, cfg.seed))
+    real, fake = self.real[r], seen(Painted(self.gan.ema, self.data, cfg.fid_images, cfg.seed))
     values = dict(fid=frechet(real['moments.pool'], fake['moments.pool']))
     if cfg.pr_images > 0:
         values |= zip(('precision', 'recall'), precision_recall(real['rows.pool'], fake['rows.pool']), strict=True)
@@ -335,7 +335,7 @@ def evaluate(self: Run):
     values = {k: agree(v, self.ranks) for k, v in self.measure().items()}
     if self.growth.plateau.best is None or values['fid'] < self.growth.plateau.best:
         self.state.kept['best'] = self.state.images
-        self.best = {k: v.detach().cpu().clone() for k, v in self.players.ema.state_dict().items()}
+        self.best = {k: v.detach().cpu().clone() for k, v in self.gan.ema.state_dict().items()}
     return values
 
 # %% ../../nbs/3_training/35_run.ipynb #8ca4a6ec
@@ -362,10 +362,10 @@ def resume(self: Run):
 def advance(self: Run):
     "Keep the stage's best generator as a file and grow; returns False after the last stage"
     self.keep_best(f'stage_{self.stage.resolution:03d}.safetensors')
-    best = Generator(**self.players.ema.config); best.load_state_dict(self.best)
+    best = Generator(**self.gan.ema.config); best.load_state_dict(self.best)
     self.state.kept['ends'].append(self.state.images)
     if self.growth.advance() is None: return False
-    G, D = self.grown(best), self.players.D
+    G, D = self.grown(best), self.gan.D
     self.state.stage_images, self.best, self.state.kept['best'] = 0, None, None
     self.meet(G, D if self.cfg.carry_discriminator else
               self.discriminator(None if D.embedding is None else D.embedding.detach().cpu()))
@@ -391,7 +391,7 @@ def keep_best(self: Run,
 ):
     "Write the stage's best averaged generator"
     if self.ranks.rank: return
-    G = Generator(**self.players.ema.config); G.load_state_dict(self.best)
+    G = Generator(**self.gan.ema.config); G.load_state_dict(self.best)
     save_generator(G, self.out / name, class_names=self.class_names, images=self.state.images, data=self.data.name,
                    **{f'fid[{self.judge.name}]': self.growth.plateau.best})
 
@@ -401,7 +401,7 @@ def gradient_norm(self: Run,
     work, # adds gradients to the generator's
 ):
     "Norm of the gradient that `work` gives the generator"
-    p = self.players
+    p = self.gan
     forget(p); p.D.requires_grad_(False); work()
     norms = [w.grad.norm() for w in p.G.parameters() if w.grad is not None]
     return torch.stack(norms).norm().item()
@@ -411,7 +411,7 @@ def gradient_norm(self: Run,
 def shares(self: Run):
     """Shares of adversarial loss, guidance and path length in the generator's gradient: norms on one group of images,
     over their sum"""
-    p, rules, n = self.players, self.rules(), min(self.cfg.bn_group, self.stage.batch)
+    p, rules, n = self.gan, self.rules(), min(self.cfg.bn_group, self.stage.batch)
     guided = rules.guidance is not None and rules.guidance.active(self.stage.resolution)
     regularised = rules.path is not None and rules.path.weight and self.state.images >= rules.path.start
     if not guided and not regularised: return {}
@@ -440,7 +440,7 @@ def note_pace(self: Run,
 @patch
 def show(self: Run):
     "Write log, samples, curves and TensorBoard events"
-    if self.ranks.rank == 0: record(self.out, self.state.log, sheet(self.players.ema))
+    if self.ranks.rank == 0: record(self.out, self.state.log, sheet(self.gan.ema))
 
 # %% ../../nbs/3_training/35_run.ipynb #1faba809
 @patch

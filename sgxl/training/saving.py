@@ -54,7 +54,7 @@ def __exit__(self: Writer, kind, *_):
 # %% ../../nbs/7_runs/76_saving.ipynb #5a0c420d
 def _copied(run):
     "`(tensors, state)` of a run, neither of which changes any more"
-    p = run.players
+    p = run.gan
     tensors = dict(G=p.G.state_dict(), ema=p.ema.state_dict(), D=p.D.state_dict(), opt_g=flatten_adam(p.opt_g),
                    opt_d=flatten_adam(p.opt_d), best=run.best or {})
     state = replace(run.state, growth=run.growth.state_dict(), path=run.path.state_dict(),
@@ -89,7 +89,7 @@ def load_state(
     D = run.discriminator(tensors['D'].get('embedding'))
     for net, name in ((G, 'G'), (ema, 'ema'), (D, 'D')): net.load_state_dict(tensors[name])
     run.meet(G, D, ema)
-    restore_adam(run.players.opt_g, tensors['opt_g']); restore_adam(run.players.opt_d, tensors['opt_d'])
+    restore_adam(run.gan.opt_g, tensors['opt_g']); restore_adam(run.gan.opt_d, tensors['opt_d'])
     run.best = tensors['best'] or None
     return True
 

@@ -239,14 +239,14 @@ def go(
 
 # %% ../../nbs/3_training/36_train.ipynb #0229b8ef
 def announce(
-    run: Run, # with its players
+    run: Run, # with its networks and optimisers
 ):
     "Say what the run is, and write down its settings and data"
     run.report(machine(run.cfg, run.ranks, run.device))
     path = run.out / 'config.json'
     for k, (old, new) in (refuse_changes(run.cfg, run.out) if path.exists() else {}).items():
         run.report(f'--{k.replace("_", "-")} is now {new}; it was {old}')
-    run.report(say_room(run.cfg, run.data.num_classes, run.players.D, run.networks[0].num_features))
+    run.report(say_room(run.cfg, run.data.num_classes, run.gan.D, run.networks[0].num_features))
     if other := refuse_other_data(run.data, run.cfg): run.report(f'the data is not as it was: {other}')
     if run.cfg.override or not path.exists(): write_atomically(path, run.cfg.save)
     if other or not (run.out / 'data.json').exists():

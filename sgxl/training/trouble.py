@@ -89,7 +89,7 @@ def go_on(self: Guard):
 @patch
 def diagnosis(self: Guard):
     "Why the run cannot go on, and what to try"
-    p, largest = self.run.players, {}
+    p, largest = self.run.gan, {}
     for who, net in (('G', p.G), ('D', p.D)):
         sizes = {k: w.detach().abs().max().item() for k, w in net.named_parameters() if w.requires_grad}
         k = max(sizes, key=lambda k: (sizes[k] != sizes[k], sizes[k]))
