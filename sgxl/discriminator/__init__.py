@@ -162,6 +162,14 @@ def forward(self: Head,
         cmap = self.project(e / self.rms).unsqueeze(2)                        # (N, cmap, 1)
         return (h * cmap).sum(1) / cmap.shape[1]**.5                          # (N, P)
 
+# %% ../../nbs/2_discriminator/22_discriminator.ipynb #dec3fe01
+def _check_embedding(embedding, c_dim):
+    "Refuse a table that is not `(c_dim, E)`"
+    if embedding is not None and (embedding.ndim != 2 or len(embedding) != c_dim):
+        raise ValueError(
+            f'an embedding of shape {tuple(embedding.shape)} was given; expected a row for each of the {c_dim} '
+            'classes; compute it on the same data, or pass None to learn it from scratch')
+
 # %% ../../nbs/2_discriminator/22_discriminator.ipynb #dec3ff5e
 class Discriminator(nn.Module):
     "Frozen feature networks, frozen projectors, and four trainable heads for each network"
@@ -180,10 +188,7 @@ class Discriminator(nn.Module):
         g = torch.Generator().manual_seed(seed)
         if not c_dim: embedding = None
         elif embedding is None: embedding = torch.randn(c_dim, cmap_dim, generator=g)
-        if embedding is not None and (embedding.ndim != 2 or len(embedding) != c_dim):
-            raise ValueError(
-                f'an embedding of shape {tuple(embedding.shape)} was given; expected a row for each of the {c_dim} '
-                'classes; compute it on the same data, or pass None to learn it from scratch')
+        _check_embedding(embedding, c_dim)
         self.networks, self.c_dim, self.bn_group = tuple(networks), c_dim, bn_group
         self.embedding = None if embedding is None else nn.Parameter(embedding.detach().cpu().float().clone())
         self.projectors = nn.ModuleList(

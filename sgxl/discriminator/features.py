@@ -120,8 +120,8 @@ class FeatureNetwork(nn.Module):
         for k, v in zip(('scale', 'shift'), scale_and_shift(self.mean, self.std)):
             self.register_buffer(k, v, persistent=False)
         if self.size != native: self._resize()
-        self.reassemble = reassemblers(self.num_features, seed) if self.kind == 'vit' else nn.ModuleList(
-            [nn.Identity()] * 4)
+        vit = self.kind == 'vit'
+        self.reassemble = reassemblers(self.num_features, seed) if vit else nn.ModuleList([nn.Identity()] * 4)
         self.requires_grad_(False).eval()
         if self.kind == 'cnn': self.to(memory_format=torch.channels_last)
 

@@ -78,19 +78,21 @@ class SkipLayer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(target.channels))
         self.register_buffer('up_filter', torch.tensor(TAPS))
 
-    def forward(self,
-        x: torch.Tensor,       # input map, (N, C_in, H, H)
-        w: torch.Tensor,       # style codes, (N, w_dim)
-        backend: str = 'auto', # backend of the operators
-    ):
-        "The output map, `(N, C_out, size, size)`"
-        style = self.affine(w)                                                  # (N, C_in)
-        if self.is_torgb: x, style = x.to(self.weight.dtype), style / self.weight[0].numel() ** .5
-        if self.up > 1: x = upsample(x, self.up_filter, backend)
-        x = modulated_conv2d(x, self.weight, style, demodulate=not self.is_torgb, padding=self.weight.shape[-1] // 2,
-                             backend=backend)
-        return bias_act(x, self.bias.to(x.dtype), act='linear' if self.is_torgb else 'lrelu', clamp=self.clamp,
-                        backend=backend)
+# %% ../../nbs/1_generator/16_stylegan2.ipynb #b277d4d1
+@patch
+def forward(self: SkipLayer,
+    x: torch.Tensor,       # input map, (N, C_in, H, H)
+    w: torch.Tensor,       # style codes, (N, w_dim)
+    backend: str = 'auto', # backend of the operators
+):
+    "The output map, `(N, C_out, size, size)`"
+    style = self.affine(w)                                                  # (N, C_in)
+    if self.is_torgb: x, style = x.to(self.weight.dtype), style / self.weight[0].numel() ** .5
+    if self.up > 1: x = upsample(x, self.up_filter, backend)
+    x = modulated_conv2d(x, self.weight, style, demodulate=not self.is_torgb, padding=self.weight.shape[-1] // 2,
+                         backend=backend)
+    return bias_act(x, self.bias.to(x.dtype), act='linear' if self.is_torgb else 'lrelu', clamp=self.clamp,
+                    backend=backend)
 
 # %% ../../nbs/1_generator/16_stylegan2.ipynb #2dddfc89
 class Constant(nn.Module):

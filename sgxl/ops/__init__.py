@@ -246,12 +246,12 @@ def filtered_lrelu(
     new = _size_after(middle, fd, (1, 1), down, (0,) * 4)
     if fu is fd is None and (up, down, pad) == ((1, 1), (1, 1), (0, ) * 4):
         return bias_act(x, b, 1, 'lrelu', slope, gain, clamp, backend)
-    rest, backend = (fu, fd, b, up, down, pad, gain, slope, clamp,
-                     flip_filter), _choose(backend, x, fu, fd, up, down, True)
+    rest = fu, fd, b, up, down, pad, gain, slope, clamp, flip_filter
+    backend = _choose(backend, x, fu, fd, up, down, True)
     if backend == 'reference': return _filtered_lrelu_reference(x, *rest)
     if backend == 'matmul': return _filtered_lrelu_matmul(x, middle, *rest)
-    return _home(backend).filtered_lrelu(
-        x, *rest, middle, new) if backend in ('conv', 'bands') else _home(backend).filtered_lrelu(x, *rest)
+    sizes = (middle, new) if backend in ('conv', 'bands') else ()
+    return _home(backend).filtered_lrelu(x, *rest, *sizes)
 
 # %% ../../nbs/1_generator/12_ops.ipynb #5881782a
 def _unit_rms(t, dims): return t * (t.square().mean(dims, keepdim=True) + 1e-8).rsqrt()
@@ -311,15 +311,13 @@ def modulated_conv2d(
     _check_tensor('w', w, [4], '(O, I, rows, columns)')
     _check_beside('w', w, x, (len(w), x.shape[1], *w.shape[2:]), dtype=False)
     _check_tensor('s', s, [2], '(N, I)'); _check_beside('s', s, x, x.shape[:2], dtype=False)
-    _check(
-        isinstance(padding, numbers.Integral) and padding >= 0, f'padding is {padding}; give an integer of 0 or more')
+    good = isinstance(padding, numbers.Integral) and padding >= 0
+    _check(good, f'padding is {padding}; give an integer of 0 or more')
     _size_after((x.shape[3], x.shape[2]), w[0, 0], (1, 1), (1, 1), (padding,) * 4)
     g = torch.as_tensor(1. if input_gain is None else input_gain, dtype=s.dtype, device=x.device)
-    _check(
-        tuple(g.shape) in ((), x.shape[1:2], x.shape[:2]),
-        f'input_gain has shape {tuple(g.shape)}; give (), (I,) or (N, I)')
+    _check(tuple(g.shape) in ((), x.shape[1:2], x.shape[:2]),
+           f'input_gain has shape {tuple(g.shape)}; give (), (I,) or (N, I)')
     if demodulate: w, s = _unit_rms(w, (1, 2, 3)), _unit_rms(s, 1)
-    run = _modulated(
-        x, w, padding
-    ) if backend == 'auto' else _modulated_conv2d_reference if backend == 'reference' else _modulated_conv2d_matmul
+    if backend == 'auto': run = _modulated(x, w, padding)
+    else: run = _modulated_conv2d_reference if backend == 'reference' else _modulated_conv2d_matmul
     return run(x, w, s, g.expand(x.shape[:2]), demodulate, padding)

@@ -47,6 +47,7 @@ def device_name(
             f'--device {device} was asked for; PyTorch sees {there} GPUs here, numbered from 0: use one of them')
     return device
 
+# %% ../../nbs/7_runs/74_processes.ipynb #5d05a1c1
 def start_ranks(
     device: str = '', # 'cpu', 'cuda', 'cuda:1', or empty: a GPU where there is one
     timeout: float = 30., # minutes to wait for a process before it is taken for lost
@@ -175,6 +176,7 @@ def processes(
             )
     return next(n for n in range(cfg.processes or most, 0, -1) if cfg.processes or splits(cfg, n))
 
+# %% ../../nbs/7_runs/74_processes.ipynb #90601fe1
 def machine(
     cfg: TrainConfig,     # the settings
     ranks: Ranks,         # all of them
