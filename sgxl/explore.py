@@ -8,6 +8,7 @@ __all__ = ['panel_notebook', 'serve', 'main']
 # %% ../nbs/9_doors/99_explore.ipynb #99e00003
 import json
 import os
+import signal
 import socket
 from importlib.util import find_spec
 from pathlib import Path
@@ -46,6 +47,8 @@ def serve(
     with TemporaryDirectory() as folder:
         path = Path(folder, 'panel.ipynb'); path.write_text(json.dumps(notebook))
         print(f'the panel: http://127.0.0.1:{port}  (Ctrl-C ends it)', flush=True)
+        # also where a script has started it in the background and so with SIGINT ignored
+        for s in (signal.SIGINT, signal.SIGTERM): signal.signal(s, signal.default_int_handler)
         options = ['--Voila.ip=127.0.0.1', f'--port={port}', '--Voila.log_level=ERROR', '--show_tracebacks=True']
         Voila.launch_instance([str(path), *options, *([] if browser else ['--no-browser'])])
 
