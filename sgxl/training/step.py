@@ -141,7 +141,7 @@ def look(
 
 # %% ../../nbs/3_training/33_step.ipynb #5a0d1a01
 def latents(
-    p: GAN,   # the networks
+    p: GAN,       # the networks
     draws: Draws, # the step's draws
     rows: slice,  # rows of this micro-batch
 ):
@@ -151,7 +151,7 @@ def latents(
 
 # %% ../../nbs/3_training/33_step.ipynb #d90d8fbc
 def generate(
-    p: GAN,      # the networks
+    p: GAN,          # the networks
     rules: Rules,    # precision of maps
     draws: Draws,    # the step's draws
     rows: slice,     # rows of this micro-batch
@@ -175,7 +175,7 @@ def guidance_loss(
 
 # %% ../../nbs/3_training/33_step.ipynb #a7d62e36
 def generator_losses(
-    p: GAN,      # the networks
+    p: GAN,          # the networks
     rules: Rules,    # losses and blur
     draws: Draws,    # the step's draws
     rows: slice,     # rows of this micro-batch
@@ -189,7 +189,7 @@ def generator_losses(
 
 # %% ../../nbs/3_training/33_step.ipynb #e161a8fa
 def generator_turn(
-    p: GAN,      # the networks
+    p: GAN,          # the networks
     rules: Rules,    # losses and blur
     draws: Draws,    # the step's draws
     rows: slice,     # rows of this micro-batch
@@ -218,7 +218,7 @@ def judge_both(
 
 # %% ../../nbs/3_training/33_step.ipynb #ccd8b390
 def discriminator_turn(
-    p: GAN,            # the networks
+    p: GAN,                # the networks
     rules: Rules,          # losses and blur
     draws: Draws,          # the step's draws
     rows: slice,           # rows of this micro-batch
@@ -243,7 +243,7 @@ def discriminator_turn(
 # %% ../../nbs/3_training/33_step.ipynb #5cb9cb6b
 @torch.no_grad()
 def fresh_fakes(
-    p: GAN,   # the networks
+    p: GAN,       # the networks
     rules: Rules, # blur and precision
     draws: Draws, # draws of their own
     rows: slice,  # rows of this micro-batch
@@ -289,7 +289,7 @@ def micro_batches(
 
 # %% ../../nbs/3_training/33_step.ipynb #c7ef1103
 def gather(
-    p: GAN,            # the networks; gradients are added to theirs
+    p: GAN,                # the networks; gradients are added to theirs
     rules: Rules,          # losses, blur, size of a micro-batch
     images: torch.Tensor,  # this rank's real images, uint8 (B / world, 3, R, R)
     labels: torch.Tensor,  # their classes, (B / world,)
@@ -336,7 +336,7 @@ def lacks_memory(
 
 # %% ../../nbs/3_training/33_step.ipynb #42851a6e
 def together(
-    p: GAN,   # the networks
+    p: GAN,       # the networks
     ranks: Ranks, # who we are
     work,         # function without arguments that returns a tensor of 6 sums, see `gather`
 ):
@@ -352,7 +352,7 @@ def together(
 
 # %% ../../nbs/3_training/33_step.ipynb #5a0c11e5
 def not_finite(
-    p: GAN,            # the networks, with the gradients of all ranks
+    p: GAN,                # the networks, with the gradients of all ranks
     figures: dict,         # losses of the step, over all ranks
     pending: torch.Tensor, # the generator's statistics, over all ranks
 ) -> list:
@@ -367,7 +367,7 @@ def not_finite(
 
 # %% ../../nbs/3_training/33_step.ipynb #dc4c4f49
 def check_finite(
-    p: GAN,            # the networks, with the gradients of all ranks
+    p: GAN,                # the networks, with the gradients of all ranks
     figures: dict,         # losses of the step, over all ranks
     pending: torch.Tensor, # the generator's statistics, over all ranks
     images_seen: int,      # where in the run
@@ -379,7 +379,7 @@ def check_finite(
 
 # %% ../../nbs/3_training/33_step.ipynb #a113f564
 def move_generator(
-    p: GAN,    # the networks, with the gradients of all ranks
+    p: GAN,        # the networks, with the gradients of all ranks
     rules: Rules,  # averages
     pending: torch.Tensor, # the generator's statistics, of all ranks
 ):
@@ -408,7 +408,7 @@ def mean_figures(
 
 # %% ../../nbs/3_training/33_step.ipynb #3d77f9d1
 def train_step(
-    p: GAN,            # the networks; changed in place
+    p: GAN,                # the networks; changed in place
     rules: Rules,          # losses, blur, averages
     images: torch.Tensor,  # this rank's real images, uint8 (B / world, 3, R, R)
     labels: torch.Tensor,  # their classes, (B / world,)
@@ -434,7 +434,7 @@ def train_step(
 
 # %% ../../nbs/3_training/33_step.ipynb #0553a5ff
 def second_half(
-    p: GAN,            # the networks; G has moved
+    p: GAN,                # the networks; G has moved
     rules: Rules,          # losses, blur, size of a micro-batch
     images: torch.Tensor,  # this rank's real images, uint8 (B / world, 3, R, R)
     labels: torch.Tensor,  # their classes, (B / world,)
@@ -452,7 +452,7 @@ def second_half(
 
 # %% ../../nbs/3_training/33_step.ipynb #e3a924cf
 def gather_fresh(
-    p: GAN,            # the networks; G has moved
+    p: GAN,                # the networks; G has moved
     rules: Rules,          # losses, blur, size of a micro-batch
     images: torch.Tensor,  # this rank's real images, uint8 (B / world, 3, R, R)
     labels: torch.Tensor,  # their classes, (B / world,)
