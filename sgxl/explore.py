@@ -68,7 +68,7 @@ def main(
     if not 0 <= directions <= 64: raise ValueError(f'--directions {directions} was given; expected 0 to 64')
     models, device = [m for m in model.split(',') if m], pick_device(device)
     if not models: raise ValueError('--model is empty; expected names or files, such as digits')
-    loaded = [load(m, device) for m in models]
+    loaded = [load(m) for m in models]                                        # to look at; the panel has its own
     if len({(G.config['w_dim'], G.c_dim) for G in loaded}) > 1:
         raise ValueError(f'--model {model} names models of different runs; expected stages of one')
     if classes: choose('0', classes, loaded[0].c_dim, class_names(loaded[0]))
