@@ -121,8 +121,9 @@ def make_firs(
     r,          # a separable `Resampling`
 ) -> tuple:     # (`Fir` along x, `Fir` along y)
     "What StyleGAN3's arguments mean, one record an axis"
-    first = tuple(r.gain * t for t in r.taps)
-    return tuple(Fir(t, r.up[i], r.down[i], r.pad[2 * i], r.size[i], r.new[i]) for i, t in enumerate((first, r.taps)))
+    taps = r.taps
+    first = tuple(r.gain * t for t in taps)
+    return tuple(Fir(t, r.up[i], r.down[i], r.pad[2 * i], r.size[i], r.new[i]) for i, t in enumerate((first, taps)))
 
 def upfirdn2d(
     x: torch.Tensor, # images (N, C, H, W)

@@ -24,8 +24,8 @@ def _matrix(taps, size, up, down, pad, gain, dtype, device):
 
 # %% ../../nbs/1_generator/19_plain.ipynb #31fc20e8
 def _matrices(x, r):
-    root = math.sqrt(abs(r.gain))
-    pair = [_matrix(r.taps, r.size[i], r.up[i], r.down[i], r.pad[2 * i:2 * i + 2], root, x.dtype, x.device)
+    taps, root = r.taps, math.sqrt(abs(r.gain))
+    pair = [_matrix(taps, r.size[i], r.up[i], r.down[i], r.pad[2 * i:2 * i + 2], root, x.dtype, x.device)
             for i in (0, 1)]
     return pair if r.gain >= 0 else [-pair[0], pair[1]]
 
