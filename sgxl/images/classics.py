@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ARRAYS', 'from_arrays', 'read_idx', 'mnist', 'planes', 'cifar_binary', 'note', 'array', 'read_pickle', 'cifar10',
-           'cifar100', 'open_source', 'fetch']
+           'cifar100', 'open_source', 'pick_split', 'Pictures', 'fetch']
 
 # %% ../../nbs/6_images/66_classics.ipynb #e4d91454
 import gzip
@@ -177,6 +177,42 @@ def open_source(
     if 'fine_label_names.txt' in names or 'meta' in names and {'train', 'test'} & names: return cifar100(files)
     if {'train-images-idx3-ubyte', 't10k-images-idx3-ubyte'} & names: return mnist(files)
     return image_files(files, labels)
+
+# %% ../../nbs/6_images/66_classics.ipynb #da751461
+def pick_split(
+    source: Source,   # all pictures
+    split: str,       # the split to read
+    path,             # where they are, for messages
+    unlabelled: bool = False, # are labels of no account?
+):
+    "The indices of the split, if all of its images have a label, or none has"
+    found = sorted({s for s in source.splits if s})
+    if found and split not in found:
+        raise ValueError(f'split {split} was asked for; the data has {", ".join(found)}: name one of these')
+    pick = [i for i, s in enumerate(source.splits) if s in (split, None)]
+    wrong = [] if unlabelled else [source.keys[i] for i in pick if source.keys[i] in source.complaints]
+    if wrong:
+        more = f' (and {len(wrong) - 1:,} more)' * (len(wrong) > 1)
+        raise ValueError(f'{path} cannot be used: {len(wrong):,} of {len(pick):,} images have no label '
+                         f'that can be used: {wrong[0]}: {source.complaints[wrong[0]]}{more}; label them, remove them, '
+                         'prepare the set without them (python -m sgxl.data with --skip-bad), or take no account of '
+                         'classes')
+    return pick
+
+# %% ../../nbs/6_images/66_classics.ipynb #7af41b34
+class Pictures:
+    "Function: index within a split -> picture"
+    def __init__(self,
+        source: Source, # all pictures
+        pick: list,     # the indices of the split
+    ):        self.source, self.pick = source, pick
+    def __call__(self, i): return self.source.picture(self.pick[i])
+    def raw(self,
+        i: int, # index within the split
+    ):
+        "What is stored, as bytes"
+        x = self.source.fetch(self.source.keys[self.pick[i]])
+        return x.tobytes() if isinstance(x, np.ndarray) else x
 
 # %% ../../nbs/6_images/66_classics.ipynb #4be6aa8a
 def fetch(

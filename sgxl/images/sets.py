@@ -62,18 +62,20 @@ class ZipSet:
     @property
     def done(self): "Numbers of the images it has, in order"; return [number_of(e.filename) for e in self.entries]
 
-    def keep(self,
-        n: int, # how many of the images, the first ones
-    ):
-        "Cut off the rest, and get ready to add more; returns how many there are"
-        self.part.touch()
-        self.file = open(self.part, 'r+b')
-        end = self.entries[n].header_offset if n < len(self.entries) else recover(self.part)[1]
-        self.file.truncate(end)
-        self.zip = zipfile.ZipFile(self.file, 'w')
-        # its table will list these too, and new ones come after them
-        self.zip.infolist().extend(self.entries[:n]); self.zip.start_dir = end
-        return n
+# %% ../../nbs/6_images/67_sets.ipynb #c0d1e402
+@patch
+def keep(self: ZipSet,
+    n: int, # how many of the images, the first ones
+):
+    "Cut off the rest, and get ready to add more; returns how many there are"
+    self.part.touch()
+    self.file = open(self.part, 'r+b')
+    end = self.entries[n].header_offset if n < len(self.entries) else recover(self.part)[1]
+    self.file.truncate(end)
+    self.zip = zipfile.ZipFile(self.file, 'w')
+    # its table will list these too, and new ones come after them
+    self.zip.infolist().extend(self.entries[:n]); self.zip.start_dir = end
+    return n
 
 # %% ../../nbs/6_images/67_sets.ipynb #0c28d7e5
 @patch
@@ -113,18 +115,21 @@ class ShardSet:
         self.shards = sorted(self.stem.parent.glob(f'{self.stem.name}-??????.tar'))
         self.done = [number_of(n) for s in self.shards for n in index_tar(s) if not n.endswith('.cls')]
 
-    def keep(self,
-        n: int, # how many of the images, the first ones
-    ):
-        "Remove all but the full shards of them, and get ready to add more; returns how many images there are"
-        full = n // self.size
-        for s in self.shards[full:]: s.unlink()
-        self.count = full * self.size
-        return self.count
+# %% ../../nbs/6_images/67_sets.ipynb #c0d1e404
+@patch
+def keep(self: ShardSet,
+    n: int, # how many of the images, the first ones
+):
+    "Remove all but the full shards of them, and get ready to add more; returns how many images there are"
+    full = n // self.size
+    for s in self.shards[full:]: s.unlink()
+    self.count = full * self.size
+    return self.count
 
-    def finish(self,
-        table: dict, # not written: `sets.json` has the classes
-    ):        "Give the last shard its name"; self._close()
+@patch
+def finish(self: ShardSet,
+    table: dict, # not written: `sets.json` has the classes
+):        "Give the last shard its name"; self._close()
 
 # %% ../../nbs/6_images/67_sets.ipynb #4cbd3b8b
 @patch
@@ -165,6 +170,7 @@ def write_array(
                     f.write(np.ascontiguousarray(image.reshape(shape)))
     write_atomically(path, write)
 
+# %% ../../nbs/6_images/67_sets.ipynb #c0d1e406
 def read_array(
     path,            # an .npy file of `write_array`
     count: int,      # images that it must have
