@@ -39,6 +39,7 @@ def open_fd(
         if os.path.isdir(path): return None
         raise
 
+# %% ../../nbs/8_floor/81_files.ipynb #c0d1e504
 def aside(
     path,       # a file or folder
     kind='new', # what is done there
@@ -84,6 +85,7 @@ def renamed(
             os.replace(folder / path.name, path); sync(path.parent)
     finally: shutil.rmtree(folder, ignore_errors=True)
 
+# %% ../../nbs/8_floor/81_files.ipynb #c0d1e502
 def write_atomically(
     path,  # where the file is to be; its folder is made if need be
     write, # function that writes to the path it is given
@@ -151,6 +153,7 @@ def owned(
         for p in made:
             if not any(p.iterdir()): p.rmdir()
 
+# %% ../../nbs/8_floor/81_files.ipynb #c0d1e508
 def _lock(fd, folder):
     if fcntl is None or fd is None: return                                    # Windows has other locks
     try: fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

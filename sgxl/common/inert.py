@@ -11,6 +11,8 @@ __all__ = ['SHORT', 'LINE', 'SIZES', 'OPCODES', 'LIMIT', 'CONSTANTS', 'VALUES', 
 import pickletools
 from collections import namedtuple
 
+from fastcore.basics import patch
+
 # %% ../../nbs/8_floor/82_inert.ipynb #9820b026
 class Name:
     "A global by its name, by Python 3's if it has two; what it stands for is never looked up"
@@ -46,16 +48,18 @@ class Tape:
         self.at += n
         return self.data[self.at - n:self.at]
 
-    def read(self,
-        n: int, # how many
-    ):
-        "The next `n` bytes"
-        return bytes(self.view(n))
+# %% ../../nbs/8_floor/82_inert.ipynb #c0d1e602
+@patch
+def read(self: Tape,
+    n: int, # how many
+):
+    "The next `n` bytes"
+    return bytes(self.view(n))
 
-    def readline(self):
-        "A line with its end"
-
-        return self.read(bytes(self.data[self.at:self.at + LINE]).find(b'\n') + 1)
+@patch
+def readline(self: Tape):
+    "A line with its end"
+    return self.read(bytes(self.data[self.at:self.at + LINE]).find(b'\n') + 1)
 
 # %% ../../nbs/8_floor/82_inert.ipynb #75a7cd0e
 SIZES = dict(SHORT_BINBYTES=1, BINBYTES=4, BINBYTES8=8, BYTEARRAY8=8)   # bytes of the length of a run of bytes
@@ -92,6 +96,7 @@ def data_call(
     if name in ('builtins.bytes', 'builtins.bytearray') and (given == () or isinstance(given, bytes)):
         return bytes(given)
 
+# %% ../../nbs/8_floor/82_inert.ipynb #c0d1e604
 def refuse(
     name: str,   # what the pickle would call
     args: tuple, # with what
@@ -100,6 +105,7 @@ def refuse(
     if (data := data_call(name, args)) is not None: return data
     raise ValueError(f'it would need to run {name}, which is not done')
 
+# %% ../../nbs/8_floor/82_inert.ipynb #c0d1e606
 class Machine:
     "Reads one pickle"
     def __init__(self,
@@ -108,21 +114,23 @@ class Machine:
     ):
         self.call, self.persistent, self.stack, self.marks, self.memo = call, persistent, [], [], {}
 
-    def pop(self,
-        n: int = 1, # how many
-    ):
-        "Take the last `n` from the stack, as a list"
-        low = self.marks[-1] if self.marks else 0
-        if len(self.stack) - n < low: raise ValueError('it takes more from the stack than there is')
-        out = self.stack[len(self.stack) - n:]; del self.stack[len(self.stack) - n:]
-        return out
+# %% ../../nbs/8_floor/82_inert.ipynb #c0d1e608
+@patch
+def pop(self: Machine,
+    n: int = 1, # how many
+):
+    "Take the last `n` from the stack, as a list"
+    low = self.marks[-1] if self.marks else 0
+    if len(self.stack) - n < low: raise ValueError('it takes more from the stack than there is')
+    out = self.stack[len(self.stack) - n:]; del self.stack[len(self.stack) - n:]
+    return out
 
-    def to_mark(self):
-        "Take everything down to the last mark"
-
-        out = self.pop(len(self.stack) - self.marks[-1])
-        self.marks.pop()
-        return out
+@patch
+def to_mark(self: Machine):
+    "Take everything down to the last mark"
+    out = self.pop(len(self.stack) - self.marks[-1])
+    self.marks.pop()
+    return out
 
 # %% ../../nbs/8_floor/82_inert.ipynb #7e7fbb28
 CONSTANTS = dict(NONE=None, NEWTRUE=True, NEWFALSE=False)
@@ -159,6 +167,7 @@ def key(
     if isinstance(x, (str, bytes, Name, Thing)) or x is None or isinstance(x, int) and abs(x) < 2**40: return x
     raise ValueError(f'it has a key of type {type(x).__name__}')
 
+# %% ../../nbs/8_floor/82_inert.ipynb #c0d1e60a
 def fill(
     target,      # a list, dict, set or `Thing`
     items: list, # what goes in
@@ -171,6 +180,7 @@ def fill(
     elif isinstance(target, set): target.update(map(key, items))
     else: (target.parts if isinstance(target, Thing) else target).extend(items)
 
+# %% ../../nbs/8_floor/82_inert.ipynb #c0d1e60c
 def containers(
     m: Machine, # the machine
     name: str,  # instruction
@@ -195,6 +205,11 @@ def _name(x):
     raise ValueError(f'it would need to call what {x.name} gives, which is not done'
                      if isinstance(x, Thing) else f'it calls something of type {type(x).__name__}')
 
+def _build(thing, state):
+    if isinstance(thing, Thing): thing.state = state
+    elif not isinstance(thing, dict): raise ValueError(f'it gives a state to something of type {type(thing).__name__}')
+
+# %% ../../nbs/8_floor/82_inert.ipynb #c0d1e60e
 def objects(
     m: Machine, # the machine
     name: str,  # instruction
@@ -212,10 +227,6 @@ def objects(
     elif name in ('PERSID', 'BINPERSID') and m.persistent:
         m.stack.append(m.persistent(arg if name == 'PERSID' else m.pop()[0]))
     else: raise ValueError(f'it has the instruction {name}, which is not read here')
-
-def _build(thing, state):
-    if isinstance(thing, Thing): thing.state = state
-    elif not isinstance(thing, dict): raise ValueError(f'it gives a state to something of type {type(thing).__name__}')
 
 # %% ../../nbs/8_floor/82_inert.ipynb #0eb47942
 Inert = namedtuple('Inert', 'value steps bytes')

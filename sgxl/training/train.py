@@ -23,8 +23,8 @@ from ..images.sources import check_apart
 from ..ops.compiled import need_compiler
 
 # %% ../../nbs/3_training/36_train.ipynb #5a962c4a
-from .checkpoint import checkpoints
-from .config import TrainConfig, configure, refuse_changes
+from .checkpoint import checkpoints, refuse_changes
+from .config import TrainConfig, configure
 from .estimate import costs, untrained
 from .judges import find_heads, make_discriminator, with_heads
 from .plan import check_origin, describe, settle_start, settle_train
