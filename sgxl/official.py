@@ -7,10 +7,11 @@ __all__ = ['main']
 
 # %% ../nbs/9_doors/97_official.ipynb #f86f6c02
 from .common.commands import command
+from .editing.models import find_file
 from .generator.official import main as convert
 
 # %% ../nbs/9_doors/97_official.ipynb #61657a69
 @command(options=convert)
 def main(**given):
     "See `sgxl.generator.official.main`"
-    convert(**given)
+    convert(**given | dict(source=str(find_file(given['source']))))
