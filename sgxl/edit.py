@@ -6,11 +6,12 @@
 __all__ = ['main']
 
 # %% ../nbs/9_doors/95_edit.ipynb #b469055e
-from .common.commands import command
+from .editing.edit import VERBS
 from .editing.edit import main as edit
+from .editing.film import verbs_command
 
 # %% ../nbs/9_doors/95_edit.ipynb #17d764b7
-@command(options=edit)
-def main(**given):
+@verbs_command(VERBS, edit.__doc__)
+def main(what, **options):
     "See `sgxl.editing.edit.main`"
-    edit(**given)
+    edit(what, **options)

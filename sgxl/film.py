@@ -6,11 +6,11 @@
 __all__ = ['main']
 
 # %% ../nbs/9_doors/93_film.ipynb #9d6c692b
-from .common.commands import command
+from .editing.film import VERBS, verbs_command
 from .editing.film import main as film
 
 # %% ../nbs/9_doors/93_film.ipynb #3dff8eeb
-@command(options=film)
-def main(**given):
+@verbs_command(VERBS, film.__doc__)
+def main(kind, **options):
     "See `sgxl.editing.film.main`"
-    film(**given)
+    film(kind, **options)
