@@ -34,31 +34,31 @@ def check_choices(
 
 # %% ../nbs/9_doors/91_data.ipynb #fb2d56c2
 def _options(resolutions, crop, format, split, workers, background, white):
-    "Refuse options that cannot be meant; the sides, and how pictures become RGB"
+    "Refuse options that cannot be meant; the sides, how pictures become RGB, and how they are written, too"
     check_choices(crop=(crop, ('centre', 'pad')), format=(format, ('png', 'webp')))
     if not re.fullmatch(r'[A-Za-z]+', split):
         raise ValueError(f'--split {split} was given; expected a word such as train or val')
     if workers < 0: raise ValueError(f'--workers {workers} was given; expected 0 or more')
     if not 0 <= white < 2 ** 32: raise ValueError(f'--white {white:g} was given; expected a value such as 4095')
-    return parse_resolutions(resolutions), dict(background=background, white=white or None)
+    rgb = dict(background=background, white=white or None)
+    return parse_resolutions(resolutions), rgb, rgb | dict(crop=crop, format=format)
 
 # %% ../nbs/9_doors/91_data.ipynb #fefbb215
-def _look(source, dest, labels, sides, workers, sheet, how):
+def _look(source, dest, labels, sides, workers, sheet, rgb):
     "Print what a run would learn from"
     from sgxl.images.check import report_on
     if str(dest):
         raise ValueError(f'{dest} was given together with --check, which writes no set: leave one of the two out')
-    print(report_on(source, labels or None, sides, workers or os.cpu_count() or 1, sheet, **how))
+    print(report_on(source, labels or None, sides, workers or os.cpu_count() or 1, sheet, **rgb))
 
 # %% ../nbs/9_doors/91_data.ipynb #4d629bc6
-def _make(source, dest, sides, crop, format, shards, superres, device, workers, skip_bad, labels, split, splits,
-          array_gb, how):
+def _make(source, dest, sides, shards, superres, device, workers, skip_bad, labels, split, splits, array_gb, how):
     "Prepare the set, and print what was made"
     start = time.perf_counter()
     if not str(dest):
         raise ValueError('DEST was not given; expected the folder to write, or --check to look only: python -m '
                          'sgxl.data SOURCE DEST')
-    made, bad, src = prepare(source, dest, sides, crop, format, shards, superres=superres or None, device=device,
+    made, bad, src = prepare(source, dest, sides, shards=shards, superres=superres or None, device=device,
                              workers=workers or os.cpu_count() or 1, skip_bad=skip_bad, split=split,
                              splits=[s.strip() for s in splits.split(',')] if splits else None,
                              labels=labels or None, array_gb=array_gb, **how)
@@ -99,7 +99,6 @@ def main(
     sheet: str = '',              # with --check: PNG file for a contact sheet, such as sheet.png
 ):
     "Prepare a data set: write it once at every resolution of a run. Interrupted, the same command continues."
-    sides, how = _options(resolutions, crop, format, split, workers, background, white)
-    if check: return _look(source, dest, labels, sides, workers, sheet, how)
-    _make(source, dest, sides, crop, format, shards, superres, device, workers, skip_bad, labels, split, splits,
-          array_gb, how)
+    sides, rgb, how = _options(resolutions, crop, format, split, workers, background, white)
+    if check: return _look(source, dest, labels, sides, workers, sheet, rgb)
+    _make(source, dest, sides, shards, superres, device, workers, skip_bad, labels, split, splits, array_gb, how)

@@ -161,6 +161,17 @@ def load_strictly(
             f"{source} does not fit the network: {wrong[0]}; expected timm's keys and shapes; check name and file")
     net.load_state_dict(own | tensors)
 
+# %% ../../nbs/8_floor/83_weights.ipynb #c0d1f101
+def _given(name, weights):
+    "Weights as they were given, what is on record about them, and what to call them in messages"
+    if isinstance(weights, (str, Path)) and weights != 'random':
+        tensors, notes = read_weights(weights)
+        return tensors, recorded_options(weights, notes), str(weights)
+    if weights is None or weights == 'random' or isinstance(weights, dict):
+        return weights, {}, f'the state dict given for {name}'
+    raise ValueError(f"got weights of type {type(weights).__name__} for {name}; expected a path, a dict of tensors, "
+                     "'random' or None")
+
 # %% ../../nbs/8_floor/83_weights.ipynb #cb922db4
 def load_network(
     name, # of a timm network
@@ -169,15 +180,7 @@ def load_network(
     **options, # `mean`, `std`, and arguments of the architecture for timm
 ):
     "A timm network with its weights in place and `mean` and `std` in its `pretrained_cfg`"
-    tensors, known, source = weights, {}, f'the state dict given for {name}'
-    if isinstance(weights, (str, Path)) and weights != 'random':
-        tensors, notes = read_weights(weights)
-        known, source = recorded_options(weights, notes), str(weights)
-    elif not (weights is None or weights == 'random' or isinstance(weights, dict)):
-        raise ValueError(
-            f"got weights of type {type(weights).__name__} for {name}; expected a path, a dict of tensors, "
-            f"'random' or None"
-        )
+    tensors, known, source = _given(name, weights)
     options = known | {k: v for k, v in options.items() if v is not None}
     facts = {k: options.pop(k) for k in ('mean', 'std') if k in options}
     with _apart(seed):
