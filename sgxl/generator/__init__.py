@@ -93,11 +93,8 @@ class Generator(nn.Module):
         layers: str = 'stylegan3-t', # 'stylegan3-t', 'stylegan3-r' with twice the channels, or 'stylegan2'
         free_mapping: bool = False, # is the mapping trained although layers are frozen?
         specs: list | None = None,  # the layers one by one, see `listed_specs`; None: those of the rule
-        embed_act: str | None = None, # after the embedding's projection, 'linear' or 'lrelu'; None: the rule's
-    ):
-        config = {k: v for k, v in locals().items() if k not in ('self', '__class__')}    # all of the above, by name
-        super().__init__()
-        self._build(config)
+        embed_act: str | None = None): # after the embedding's projection, 'linear' or 'lrelu'; None: the rule's
+        super().__init__(); self._build({k: v for k, v in locals().items() if k not in ('self', '__class__')})
 
 # %% ../../nbs/1_generator/15_generator.ipynb #5abcc318
 def _plain(config):
