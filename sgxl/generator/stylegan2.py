@@ -133,7 +133,7 @@ def forward(self: SkipSynthesis,
 ):
     "Images `(N, 3, R, R)`, nominally in [-1, 1]"
     self.check_codes(ws)
-    with torch.no_grad() if self.frozen else nullcontext(): x, image = self.input(len(ws)), 0.
+    with torch.no_grad() if self.frozen else nullcontext(): x, image = self.input(ws.shape[0]), 0.
     for i, (layer, spec) in enumerate(zip(self.layers, self.specs, strict=True)):
         still, x = i < self.frozen, x.to(self.precision(spec, dtype) or ws.dtype)
         again = recompute_from and spec.size >= recompute_from and torch.is_grad_enabled() and not still

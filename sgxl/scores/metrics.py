@@ -267,8 +267,10 @@ def main(
     fake: str = '',       # or images to judge: folder, .zip, .npz
     data: str = '',       # real images: digits, folder, .zip, .npz
     real: str = '',       # the same, by another name
-    metrics: str = 'fid', # fid,sfid,rfid,is,kid,pr; of a model eqt,eqt_frac,eqr,ppl; of pairs mse,psnr,ssim,lpips
-    num: int = 50_000,    # images to judge, and rows kept for kid and pr
+    # fid,sfid,rfid,is,kid,pr,prdc; by class fid_per_class,cas; of a model eqt,eqt_frac,eqr,ppl; of pairs
+    # mse,psnr,ssim,lpips
+    metrics: str = 'fid',
+    num: int = 50_000,    # images to judge, and rows kept for kid, pr, prdc and the scores by class
     real_num: int = 0,    # at most so many real images, evenly spread; 0: all
     mirror: bool = False, # double the real images by their mirror images, as for a run with --mirror?
     trunc: float = 1.,    # truncation psi; 1: none
