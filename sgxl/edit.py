@@ -12,6 +12,9 @@ from .editing.film import verbs_command
 
 # %% ../nbs/9_doors/95_edit.ipynb #17d764b7
 @verbs_command(VERBS, edit.__doc__)
-def main(what, **options):
+def main(
+    what: str,  # a verb
+    **options,  # of the verb
+):
     "See `sgxl.editing.edit.main`"
     edit(what, **options)

@@ -11,6 +11,9 @@ from .editing.film import main as film
 
 # %% ../nbs/9_doors/93_film.ipynb #3dff8eeb
 @verbs_command(VERBS, film.__doc__)
-def main(kind, **options):
+def main(
+    kind: str,  # a verb
+    **options,  # of the verb
+):
     "See `sgxl.editing.film.main`"
     film(kind, **options)

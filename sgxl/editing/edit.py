@@ -143,6 +143,7 @@ def _translate(
         wider = (factor - 1) / 2
     _move('translate', x, y, angle, wider, o)
 
+# %% ../../nbs/5_editing/56_edit.ipynb #56c0d011
 @verb(VERBS, 'rotate')
 @delegates(edited)
 def _rotate(

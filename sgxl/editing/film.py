@@ -22,11 +22,12 @@ from fastcore.meta import delegates
 from PIL import Image
 from scipy.interpolate import CubicSpline
 
+# %% ../../nbs/5_editing/52_film.ipynb #52f0d080
 from ..common.commands import any_console, keep_memory, make_parser, pick_device, run_command
 from ..common.files import renamed
 from ..discriminator.weights import read_weights
 from .models import class_names, load
-from sgxl.editing.sample import (
+from sgxl.editing.sample import (  # noqa: F401
     check_look,
     check_movable,
     choose,
@@ -35,7 +36,7 @@ from sgxl.editing.sample import (
     extrapolate,
     find_centroids,
     load_centroids,
-    moved,  # noqa: F401  (looked for here by those who make films)
+    moved,
     save_centroids,
     save_grid,
     tile,
@@ -286,6 +287,7 @@ def motion_shots(
         return stops[k], look | dict(wider=wider)
     return Shots(len(stops) * steps, shot)
 
+# %% ../../nbs/5_editing/52_film.ipynb #52f0d032
 def motion(
     G: Generator,     # the model
     w: torch.Tensor,  # style codes of one image, (1, num_ws, w_dim)
