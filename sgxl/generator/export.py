@@ -15,6 +15,7 @@ from importlib import import_module
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import nn
 
 import sgxl
@@ -56,7 +57,7 @@ def standard_operators():
 
 # %% ../../nbs/1_generator/19_export.ipynb #e19a0012
 class Portable(nn.Module):
-    "A copy of a generator, on the CPU, whose forward pass can be traced; takes noise (N, z_dim) and ψ (1,)"
+    "A copy of a generator, on the CPU, whose forward pass can be traced"
     def __init__(self,
         G: Generator, # the model
     ):
@@ -66,15 +67,28 @@ class Portable(nn.Module):
             if name.endswith('_filter'): b.requires_grad_()
         self.G.mapping.check = lambda z, c: c
 
-    def images(self, z, c, mean, psi):
+    def _images(self, z, c, mean, psi):
         ws = self.G.mapping(z, c)                                            # (N, num_ws, w_dim)
         return self.G.synthesis(mean[:, None] + psi * (ws - mean[:, None]))  # (N, 3, R, R)
 
-    def forward(self, z, psi): return self.images(z, None, self.G.mapping.w_avg, psi)
+# %% ../../nbs/1_generator/19_export.ipynb #e19a1002
+@patch
+def forward(self: Portable,
+    z: torch.Tensor,   # noise, (N, z_dim)
+    psi: torch.Tensor, # truncation, (1,)
+):
+    "Images `(N, 3, R, R)`"
+    return self._images(z, None, self.G.mapping.w_avg, psi)
 
 class PortableOfClasses(Portable):
-    "The same for a generator with classes (N,)"
-    def forward(self, z, c, psi): return self.images(z, c, self.G.mapping.w_avg[c], psi)
+    "The same for a generator with classes"
+    def forward(self,
+        z: torch.Tensor,   # noise, (N, z_dim)
+        c: torch.Tensor,   # classes, int64 (N,)
+        psi: torch.Tensor, # truncation, (1,)
+    ):
+        "Images `(N, 3, R, R)`"
+        return self._images(z, c, self.G.mapping.w_avg[c], psi)
 
 # %% ../../nbs/1_generator/19_export.ipynb #e19a0014
 def inputs(
