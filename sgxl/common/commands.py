@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Positional', 'PLAIN', 'rng', 'keep_memory', 'make_parser', 'any_console', 'is_ours', 'expand_home', 'run_command',
-           'command', 'parse_numbers', 'pick_device', 'Ranks']
+           'command', 'parse_numbers', 'pick_device', 'to_device', 'Ranks']
 
 # %% ../../nbs/8_floor/80_commands.ipynb #1b209e77
 import argparse
@@ -171,6 +171,16 @@ def pick_device(
         raise ValueError(
             f'--device {name} was given; PyTorch sees {torch.cuda.device_count()} GPUs here: use one of them, or cpu')
     return device
+
+# %% ../../nbs/8_floor/80_commands.ipynb #7f835a02
+def to_device(
+    x: torch.Tensor, # anywhere
+    device,          # where it is wanted
+):
+    "The tensor there; a copy from the CPU to a GPU goes on while the program does"
+    if x.device.type == 'cpu' and torch.device(device).type == 'cuda':
+        return x.pin_memory().to(device, non_blocking=True)
+    return x.to(device)
 
 # %% ../../nbs/8_floor/80_commands.ipynb #57abbe20
 class Ranks:

@@ -254,11 +254,11 @@ def judges_parts(
     def count(call):
         with FlopCounterMode(display=False) as counter: call()
         return counter.get_total_flops() / 2
-    def look():
+    def both_kinds():
         sum(m.sum() for m in D.features(x)).backward()                                          # generated images
         with torch.no_grad(): D.features(x)                                                     # real ones
     D.requires_grad_(False)
-    found = dict(features=count(look),
+    found = dict(features=count(both_kinds),
                  guidance=count(lambda: guidance.network.logits(x).sum().backward()) if guidance else 0.)
     D.requires_grad_(True)
     return {k: v / work for k, v in (found | dict(heads=work - sum(found.values()))).items()}
