@@ -196,6 +196,15 @@ class Ranks:
         if self.world > 1: x = x.clone(); dist.all_reduce(x)
         return x
 
+    def least(self,
+        n: float, # of this rank
+    ):
+        "The smallest of the numbers that the ranks have"
+        if self.world == 1: return n
+        x = torch.tensor(float(n), device='cuda' if dist.get_backend() == 'nccl' else 'cpu')
+        dist.all_reduce(x, dist.ReduceOp.MIN)
+        return x.item()
+
     def only_first(self,
         report, # called with sentences
     ):

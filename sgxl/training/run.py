@@ -7,6 +7,7 @@ __all__ = ['Run', 'check_labels', 'embedding_side', 'finished_table', 'say_class
 
 # %% ../../nbs/3_training/35_run.ipynb #11cee9ff
 import json
+import os
 import shutil
 import time
 from dataclasses import replace
@@ -33,11 +34,12 @@ from ..scores.metrics import Painted, Stored, agree, collect
 from .checkpoint import RunState
 from .config import TrainConfig, rate
 from .embeddings import class_embeddings, mean_similarity
+from .estimate import fitting_micro, stage_memory
 from .growing import Growth, ema_beta, lr_at, paper_half_life
 from .judges import first_discriminator, judges, load_judge, make_discriminator
 from .losses import PathLength
 from .plan import held, make_generator, model_class_names, same_classes, taken_over
-from .processes import frozen_dtype, maps_dtype
+from .processes import free_memory, frozen_dtype, maps_dtype, micro_sizes
 from .record import record, sheet
 from .saving import Writer, load_state, save_state
 from .step import GAN, Rules, draw_step, forget, generator_losses, path_gradients, train_step
@@ -63,7 +65,7 @@ class Run:
         self.dtype, self.frozen_dtype = maps_dtype(cfg.precision, device), frozen_dtype(cfg.precision, device)
         self.class_names = model_class_names(cfg, data)
         self.path = PathLength(cfg.path_weight, start=int(cfg.path_kimg * 1000))
-        self.state = RunState(micro=cfg.micro)                                   # until memory does not suffice
+        self.state = RunState(micro=cfg.micro)
         self.best, self.real, self.asked, self.saved_at = None, {}, [], time.monotonic()
         self.writer, self.guard = Writer(), Guard(self)
 
@@ -211,8 +213,24 @@ def make_gan(self: Run,
     ema: Generator = None, # its average; default: a copy
 ):
     "Make the GAN that is trained, with new optimisers"
+    self.choose_micro()
     self.gan = GAN(G.to(self.device), D.to(self.device), ema=ema if ema is None else ema.to(self.device))
     if self.cfg.compile: self.gan.compile()
+
+# %% ../../nbs/3_training/35_run.ipynb #3a7c2f02
+@patch
+def choose_micro(self: Run):
+    "The stage's micro-batch, where none was given or found before"
+    if self.state.micro: return
+    g, stage = self.guidance, self.stage
+    guide = g.network if g is not None and g.active(stage.resolution) else None
+    needs = stage_memory(self.cfg, self.growth.index, self.data.num_classes, self.networks, guide, self.device)
+    have = free_memory(self.device, int(os.environ.get('LOCAL_WORLD_SIZE', 1)))
+    sizes = micro_sizes(self.cfg, stage.batch, self.ranks.world) or [stage.batch // self.ranks.world]
+    self.state.micro = int(self.ranks.least(fitting_micro(sizes, *needs, have)))
+    if (wanted := needs[0] + self.state.micro * needs[1]) > have:
+        self.report(f'{stage.resolution}² wants {wanted / 2**30:.3g} GiB of memory for micro-batches of '
+                    f'{self.state.micro}, and {have / 2**30:.3g} are free: it may not suffice')
 
 # %% ../../nbs/3_training/35_run.ipynb #16ca04b0
 @patch
@@ -381,7 +399,7 @@ def advance(self: Run):
     self.state.kept['ends'].append(self.state.images)
     if self.growth.advance() is None: return False
     G, D = self.grown(best), self.gan.D
-    self.state.stage_images, self.best, self.state.kept['best'] = 0, None, None
+    self.state.stage_images, self.best, self.state.kept['best'], self.state.micro = 0, None, None, self.cfg.micro
     self.make_gan(G, D if self.cfg.carry_discriminator else
               self.discriminator(None if D.embedding is None else D.embedding.detach().cpu()))
     return True
