@@ -304,7 +304,15 @@ def tick(self: Run,
         if bar is not None: self.move_bar(bar, figures)
         if self.state.bad == 3: self.guard.roll_back(); batches = self.batches()
         else: self.stop_if_asked(asked); self.save_if_due()
+    self.check_ranks()
     return self.tick_figures()
+
+# %% ../../nbs/3_training/35_run.ipynb #3a7c4f02
+@patch
+def check_ranks(self: Run):
+    "An error if the networks of the ranks have parted"
+    weights = [w for net in (self.gan.G, self.gan.D, self.gan.ema) for w in net.parameters()]
+    self.ranks.check_same(weights, f'after {self.state.images} images')
 
 # %% ../../nbs/3_training/35_run.ipynb #e83e089d
 @patch

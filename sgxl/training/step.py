@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['BETAS', 'Draws', 'draw_step', 'GAN', 'Rules', 'multiplying_in', 'projected_features', 'latents', 'generate',
            'guidance_loss', 'generator_losses', 'generator_gradients', 'judge_both', 'discriminator_gradients',
-           'fresh_fakes', 'path_gradients', 'micro_batches', 'sums', 'accumulate_gradients', 'NotFinite', 'OutOfMemory',
-           'forget', 'lacks_memory', 'on_all_ranks', 'largest', 'not_finite', 'mean_figures', 'read_step',
-           'move_generator', 'move_discriminator', 'train_step', 'second_half', 'accumulate_fresh']
+           'fresh_fakes', 'path_gradients', 'micro_batches', 'Reduction', 'sums', 'accumulate_gradients', 'NotFinite',
+           'OutOfMemory', 'forget', 'lacks_memory', 'on_all_ranks', 'largest', 'not_finite', 'mean_figures',
+           'read_step', 'move_generator', 'move_discriminator', 'train_step', 'second_half', 'accumulate_fresh']
 
 # %% ../../nbs/3_training/33_step.ipynb #76337cd9
 import re
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from fastcore.basics import patch
 
-from ..common.commands import Ranks, rng, to_device
+from ..common.commands import GradientSums, Ranks, rng, to_device
 from ..discriminator import Discriminator
 from ..discriminator.augment import apply_augment, blur, draw_augment
 from ..discriminator.baseline import R1
@@ -290,6 +290,43 @@ def micro_batches(
     for at in range(0, mine, rules.micro or mine):
         yield at, slice(ranks.rank * mine + at, ranks.rank * mine + min(at + (rules.micro or mine), mine))
 
+# %% ../../nbs/3_training/33_step.ipynb #3a7c3e02
+class Reduction:
+    "The sums over ranks of a step's gradients, network by network, the same on every rank"
+    def __init__(self,
+        ranks: Ranks, # who we are
+        nets: tuple,  # networks that are to be summed, in this order
+    ):
+        self.ranks, self.nets, self.sums = ranks, nets, []
+
+    def watch(self,
+        net: torch.nn.Module, # the next of the networks; its last backward pass follows
+    ):
+        "Begin sums from now on"
+        self.sums.append(GradientSums(trainable(net), self.ranks))
+
+    def passed(self,
+        net: torch.nn.Module, # whose last backward pass is over
+    ):
+        "Begin what is left of its sums, before those of another network"
+        self.sums[-1].begin_rest()
+
+# %% ../../nbs/3_training/33_step.ipynb #3a7c3e04
+@patch
+def begin_rest(self: Reduction):
+    "Begin all sums that have not begun"
+    for i, net in enumerate(self.nets):
+        if i == len(self.sums): self.watch(net)
+        self.sums[i].begin_rest()
+
+@patch
+def finish(self: Reduction,
+    share: float, # factor on every sum
+):
+    "Wait until every gradient is the sum over all ranks, times `share`"
+    self.begin_rest()
+    for sums in self.sums: sums.finish(share)
+
 # %% ../../nbs/3_training/33_step.ipynb #3a7c1e01
 def sums(
     device: torch.device, # where the networks are
@@ -308,6 +345,7 @@ def accumulate_gradients(
     seed: int,             # the run's seed
     step: int,             # steps taken before
     images_seen: int,      # images seen before
+    reduce: Reduction,     # sums of gradients, begun in the last backward passes
 ):
     "All gradients, micro-batch by micro-batch; returns sums of losses and path lengths, float64 (6,), on the device"
     device, due = next(p.G.parameters()).device, rules.path is not None and rules.path.due(step, images_seen)
@@ -315,11 +353,16 @@ def accumulate_gradients(
     draws = draws.to(device)
     if not rules.fresh: images, labels = to_device(images, device), to_device(labels, device)
     for at, rows in micro_batches(rules, images, ranks):
+        last = at + len(range(rows.start, rows.stop)) == len(images)
+        if last and not due: reduce.watch(p.G)
         g, maps, c = generator_gradients(p, rules, draws, rows)
+        if last and due: reduce.watch(p.G)
         if due: total[4:] += path_gradients(p, rules.path, draws, rows, seed, images_seen)
         total[:2] += g
+        if last: reduce.passed(p.G)
         if rules.fresh: continue
         some = slice(at, at + len(range(rows.start, rows.stop)))
+        if last: p.D.requires_grad_(True); reduce.watch(p.D)
         total[2:4] += discriminator_gradients(p, rules, draws, rows, images[some], labels[some], maps, c, r1)
     return total
 
@@ -352,6 +395,7 @@ def on_all_ranks(
     ranks: Ranks, # who we are
     work,         # function without arguments that returns a tensor of 6 sums, see `accumulate_gradients`
     asked: float = 0., # a number whose sum all ranks are to know
+    reduce: Reduction = None, # sums of gradients that `work` has begun; the rest of them is begun here
 ):
     "Sums over all ranks, float64 (8,) on the device: what `work` returns, ranks that lacked memory for it, and `asked`"
     total, lacking = None, 0.
@@ -360,6 +404,7 @@ def on_all_ranks(
         if not lacks_memory(e): raise
         lacking = 1.
     if lacking: forget(p)
+    if reduce: reduce.begin_rest()
     total = sums(next(p.G.parameters()).device) if total is None else total
     return ranks.sum(torch.cat([total, total.new_full((1,), lacking), total.new_full((1,), asked)]))
 
@@ -447,9 +492,10 @@ def train_step(
     """One step of both networks; returns its figures as a dict. After `NotFinite` or `OutOfMemory` nothing has moved,
     but with `rules.fresh` perhaps G"""
     forget(p)
-    mine, batch = (p, rules, images, labels, draws, ranks, seed, step, images_seen), len(draws.z)
-    total = on_all_ranks(p, ranks, lambda: accumulate_gradients(*mine), asked)
-    for net in (p.G,) if rules.fresh else (p.G, p.D): ranks.sum_gradients(trainable(net), 1 / batch)
+    batch, reduce = len(draws.z), Reduction(ranks, (p.G,) if rules.fresh else (p.G, p.D))
+    mine = p, rules, images, labels, draws, ranks, seed, step, images_seen, reduce
+    total = on_all_ranks(p, ranks, lambda: accumulate_gradients(*mine), asked, reduce)
+    reduce.finish(1 / batch)
     pending = ranks.sum(p.G.pending())
     figures = read_step(p, total, pending, batch, images_seen)
     if 'path_length' in figures: rules.path.update(figures['path_length']); figures['path_length'] = rules.path.mean
@@ -470,8 +516,10 @@ def second_half(
     images_seen: int,      # images seen before
 ):
     "Gradients of the discriminators from new images of the moved generator, see `train_step`; returns their losses"
-    total = on_all_ranks(p, ranks, lambda: accumulate_fresh(p, rules, images, labels, draws, ranks, step))
-    ranks.sum_gradients(trainable(p.D), 1 / len(draws.z))
+    reduce = Reduction(ranks, (p.D,))
+    mine = p, rules, images, labels, draws, ranks, step, reduce
+    total = on_all_ranks(p, ranks, lambda: accumulate_fresh(*mine), reduce=reduce)
+    reduce.finish(1 / len(draws.z))
     figures = read_step(p, total, torch.zeros_like(total), len(draws.z), images_seen)
     return {k: figures[k] for k in ('loss_real', 'loss_fake')}
 
@@ -484,6 +532,7 @@ def accumulate_fresh(
     draws: Draws,          # of the images that D is to see, for the whole batch
     ranks: Ranks,          # who we are
     step: int,             # steps taken before
+    reduce: Reduction,     # sums of gradients, begun in the last backward pass
 ):
     "The discriminators' gradients from new images, micro-batch by micro-batch; sums as those of `accumulate_gradients`"
     device, r1 = next(p.G.parameters()).device, rules.r1 if rules.r1 and rules.r1.due(step) else None
@@ -491,6 +540,7 @@ def accumulate_fresh(
     total = sums(device)
     for at, rows in micro_batches(rules, images, ranks):
         some = slice(at, at + len(range(rows.start, rows.stop)))
+        if some.stop == len(images): p.D.requires_grad_(True); reduce.watch(p.D)
         total[2:4] += discriminator_gradients(p, rules, draws, rows, images[some], labels[some],
                                               *fresh_fakes(p, rules, draws, rows), r1)
     return total
