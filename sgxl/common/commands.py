@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Positional', 'PLAIN', 'rng', 'keep_memory', 'make_parser', 'any_console', 'is_ours', 'expand_home', 'run_command',
-           'command', 'parse_numbers', 'pick_device', 'Ranks']
+           'command', 'parse_numbers', 'pick_device', 'to_device', 'Ranks', 'GradientSums']
 
 # %% ../../nbs/8_floor/80_commands.ipynb #1b209e77
 import argparse
@@ -19,6 +19,7 @@ from typing import Annotated
 
 import torch
 import torch.distributed as dist
+from fastcore.basics import patch
 from fastcore.docments import docments
 
 # %% ../../nbs/8_floor/80_commands.ipynb #84cc8ba6
@@ -172,6 +173,16 @@ def pick_device(
             f'--device {name} was given; PyTorch sees {torch.cuda.device_count()} GPUs here: use one of them, or cpu')
     return device
 
+# %% ../../nbs/8_floor/80_commands.ipynb #7f835a02
+def to_device(
+    x: torch.Tensor, # anywhere
+    device,          # where it is wanted
+):
+    "The tensor there; a copy from the CPU to a GPU goes on while the program does"
+    if x.device.type == 'cpu' and torch.device(device).type == 'cuda':
+        return x.pin_memory().to(device, non_blocking=True)
+    return x.to(device)
+
 # %% ../../nbs/8_floor/80_commands.ipynb #57abbe20
 class Ranks:
     "This process among those that `torchrun` started; alone, it is rank 0 of 1"
@@ -186,6 +197,15 @@ class Ranks:
         if self.world > 1: x = x.clone(); dist.all_reduce(x)
         return x
 
+    def least(self,
+        n: float, # of this rank
+    ):
+        "The smallest of the numbers that the ranks have"
+        if self.world == 1: return n
+        x = torch.tensor(float(n), device='cuda' if dist.get_backend() == 'nccl' else 'cpu')
+        dist.all_reduce(x, dist.ReduceOp.MIN)
+        return x.item()
+
     def only_first(self,
         report, # called with sentences
     ):
@@ -196,14 +216,74 @@ class Ranks:
         "Wait for all ranks"
         if self.world > 1: dist.barrier()
 
-    def sum_gradients(self,
-        params: list,     # trained parameters, the same on every rank
-        share: float = 1., # factor on every sum: 1 / batch where gradients are those of a sum over images
+# %% ../../nbs/8_floor/80_commands.ipynb #57abbe02
+class GradientSums:
+    "Sums of gradients over all ranks, begun while the backward pass goes on: from `GradientSums(…)` until `begin_rest`"
+    def __init__(self,
+        params: list,  # trained parameters, the same on every rank
+        ranks: Ranks,  # who we are
+        size: int = 25 * 2**20, # bytes of a bucket, or of the one parameter that is larger
     ):
-        "Replace each gradient by its sum over all ranks, times `share`"
-        if self.world == 1:
-            if grads := [p.grad for p in params if p.grad is not None]: torch._foreach_mul_(grads, share)
-            return
-        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in params]
-        flat = self.sum(torch.cat([g.flatten() for g in grads])) * share
-        for p, g in zip(params, flat.split([g.numel() for g in grads]), strict=True): p.grad = g.view_as(p)
+        self.params, self.ranks, self.buckets, self.work, self.hooks = params, ranks, [], [], []
+        if ranks.world == 1: return
+        full = size
+        for p in reversed(params):
+            if full >= size: self.buckets.append([]); full = 0
+            self.buckets[-1].append(p); full += p.numel() * p.element_size()
+        self.missing = [set(map(id, bucket)) for bucket in self.buckets]
+        self.place = {id(p): i for i, bucket in enumerate(self.buckets) for p in bucket}
+        self.hooks = [p.register_post_accumulate_grad_hook(self.arrived) for p in params if p.requires_grad]
+
+# %% ../../nbs/8_floor/80_commands.ipynb #57abbe04
+@patch
+def arrived(self: GradientSums,
+    p: torch.Tensor, # whose gradient is complete
+):
+    "Begin the buckets that are complete, as far as all before them have begun"
+    self.missing[self.place[id(p)]].discard(id(p))
+    while len(self.work) < len(self.buckets) and not self.missing[len(self.work)]: self.begin_next()
+
+@patch
+def begin_next(self: GradientSums):
+    "Begin the sum of the next bucket; a gradient that is missing counts as zeros"
+    bucket = self.buckets[len(self.work)]
+    grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in bucket]
+    with torch.no_grad(): flat = torch.cat([g.flatten() for g in grads])
+    for p, g in zip(bucket, flat.split([p.numel() for p in bucket]), strict=True): p.grad = g.view_as(p)
+    self.work.append((flat, dist.all_reduce(flat, async_op=True)))
+
+# %% ../../nbs/8_floor/80_commands.ipynb #57abbe05
+@patch
+def begin_rest(self: GradientSums):
+    "After the backward pass: begin what is left, and watch no longer"
+    for hook in self.hooks: hook.remove()
+    self.hooks = []
+    while len(self.work) < len(self.buckets): self.begin_next()
+
+@patch
+def finish(self: GradientSums,
+    share: float, # factor on every sum: 1 / batch where gradients are those of a sum over images
+):
+    "Wait for the sums, and multiply; a GPU waits, the program does not"
+    self.begin_rest()
+    for _, work in self.work: work.wait()
+    grads = [flat for flat, _ in self.work] or [p.grad for p in self.params if p.grad is not None]
+    if grads: torch._foreach_mul_(grads, share)
+
+# %% ../../nbs/8_floor/80_commands.ipynb #57abbe0a
+@patch
+def check_same(self: Ranks,
+    weights,   # float32 tensors that should be the same on all ranks
+    when: str, # for the message, such as 'after 100 images'
+):
+    "An error on every rank where the weights of one are not those of rank 0"
+    if self.world == 1: return
+    bits = [w.detach().flatten().view(torch.int32).sum(dtype=torch.int64) for w in weights]
+    own = torch.stack(bits).sum()
+    row = own.new_zeros(self.world); row[self.rank] = own
+    sums = self.sum(row).tolist()
+    other = [str(r) for r, n in enumerate(sums) if n != sums[0]]
+    if other:
+        raise ValueError(
+            f'the weights of rank {", ".join(other)} are not those of rank 0 {when}: a fault of the machine or of the '
+            f'program; start the same command again, and all ranks go on from the last checkpoint')

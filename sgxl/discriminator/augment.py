@@ -10,6 +10,8 @@ __all__ = ['TRANSLATION', 'CUTOUT', 'POLICY', 'draw_augment', 'adjust_color', 'w
 import torch
 import torch.nn.functional as F
 
+from ..common.commands import to_device
+
 # %% ../../nbs/2_discriminator/23_augment.ipynb #25323696
 TRANSLATION, CUTOUT = 1/8, 1/5 # of the image's side
 POLICY = ('color', 'translation', 'cutout')
@@ -54,7 +56,7 @@ def whole_pixels(
     width, # of the image, in pixels
 ):
     "The nearest whole numbers of pixels, (N, 2)"
-    return (translation * torch.tensor([width, height])).round().long()
+    return torch.stack([translation[:, 0] * width, translation[:, 1] * height], 1).round().long()
 
 # %% ../../nbs/2_discriminator/23_augment.ipynb #c95bb8ae
 def translate_plainly(
@@ -100,8 +102,8 @@ def cutout(
         size = x.shape[dim]
         width = round(size * CUTOUT)
         # (N, size), 0 where the hole begins
-        place = torch.arange(size) - (at * size).floor().long()[:, None] + width // 2
-        hole = hole & _along((place >= 0) & (place < width), dim).to(x.device)
+        place = torch.arange(size, device=x.device) - (at.to(x.device) * size).floor().long()[:, None] + width // 2
+        hole = hole & _along((place >= 0) & (place < width), dim)
     return x * ~hole
 
 # %% ../../nbs/2_discriminator/23_augment.ipynb #fbc1730e
@@ -138,7 +140,7 @@ def blur(
     if sigma < 0: raise ValueError(f"got a blur of sigma={sigma}; expected 0 pixels or more")
     if sigma == 0: return x
     n, c, h, w = x.shape
-    fw, fh = (gaussian(sigma, min(int(3 * sigma + 0.5), size - 1)).to(x) for size in (w, h))
+    fw, fh = (to_device(gaussian(sigma, min(int(3 * sigma + 0.5), size - 1)), x.device).to(x) for size in (w, h))
     x = F.pad(x.reshape(n * c, 1, h, w), [len(fw) // 2]*2 + [len(fh) // 2]*2, mode='reflect')
     return F.conv2d(F.conv2d(x, fw[None, None, None]), fh[None, None, :, None]).reshape(n, c, h, w)
 

@@ -117,7 +117,7 @@ def gather(self: SynthesisLayer,
 ):
     "Add this micro-batch to the step's pending magnitude statistic"
     m = x.detach().float().square().mean((1, 2, 3)).double()                 # (N,)
-    new = torch.stack([m.sum(), m.new_tensor(float(len(m)))])
+    new = torch.stack([m.sum(), m.new_full((), len(m))])
     self.pending = new if self.pending is None else self.pending + new
 
 # %% ../../nbs/1_generator/13_synthesis.ipynb #6b84bb2b
@@ -201,8 +201,11 @@ def commit(self: Synthesis,
     beta: float,           # share of the old value that is kept, 0 … 1
 ):
     "Write the running magnitudes of the layers that gathered something, and forget what was gathered"
-    for layer, (total, n) in zip(self.layers, pending.tolist(), strict=True):
-        if n: layer.magnitude_ema.lerp_(layer.magnitude_ema.new_tensor(total / n), 1 - beta)
+    # none of these numbers is read, for which a GPU would have to be waited for
+    means, seen = (pending[:, 0] / pending[:, 1]).to(self.layers[0].magnitude_ema), pending[:, 1] > 0
+    for layer, mean, any_seen in zip(self.layers, means, seen, strict=True):
+        ema = layer.magnitude_ema
+        if layer.pending is not None: ema.copy_(torch.where(any_seen, ema.lerp(mean, 1 - beta), ema))
         layer.pending = None
 
 # %% ../../nbs/1_generator/13_synthesis.ipynb #9621cef9

@@ -55,7 +55,7 @@ class TrainConfig:
     judge: str = ''
     # images per step over all ranks: one number or one for each stage; empty: the paper's 2048/256/128
     batch: str = ''
-    micro: int = 0               # images a rank handles at once; 0: its whole share of the batch
+    micro: int = 0               # images a rank handles at once; 0: as many of its share as memory allows
     bn_group: int = 8            # samples that share batch statistics in the discriminators
     # feature networks F1,F2: timm names, NAME=WEIGHTS, 'own' (small, first trained on the data) or 'random' (untrained)
     features: str = 'own'

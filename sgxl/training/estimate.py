@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['CPU', 'Cost', 'layer_cost', 'total_cost', 'skip_cost', 'seconds', 'narrowed', 'some_layer', 'speeds', 'kept',
-           'keeping', 'fixed_bytes', 'untrained', 'judge', 'count_judges', 'judges_parts', 'on_meta', 'judge_speed',
-           'Estimate', 'generator_cost', 'estimate', 'three', 'costs']
+           'keeping', 'fixed_bytes', 'untrained', 'weighty', 'judge', 'count_judges', 'judges_parts', 'on_meta',
+           'judge_speed', 'Estimate', 'heaviest', 'generator_cost', 'generator_bytes', 'estimate', 'stage_memory',
+           'fitting_micro', 'three', 'costs']
 
 # %% ../../nbs/7_runs/72_estimate.ipynb #673efade
 import time
@@ -28,7 +29,7 @@ from .guidance import Guidance
 from .judges import OWN, make_discriminator
 from .losses import discriminator_loss, generator_loss
 from .plan import held, make_generator, stack
-from .processes import maps_dtype
+from .processes import free_memory, maps_dtype, micro_sizes
 
 # %% ../../nbs/7_runs/72_estimate.ipynb #a505c73a
 @dataclass(frozen=True)
@@ -156,12 +157,14 @@ def speeds(
 
 # %% ../../nbs/7_runs/72_estimate.ipynb #e474e905
 def kept(
-    call, # returns something to go backwards from
+    call,  # returns something to go backwards from
+    *nets, # modules whose weights are there in any case; those that are trained need not be named
 ):
     "What a call keeps for its backward pass: `(result, bytes)`"
-    found = {}
+    found, there = {}, {w.untyped_storage()._cdata for m in nets for w in (*m.parameters(), *m.buffers())}
     def pack(t):
-        if not (t.is_leaf and t.requires_grad): found[t.untyped_storage()._cdata] = t.untyped_storage().nbytes()
+        place = t.untyped_storage()
+        if not (t.is_leaf and t.requires_grad) and place._cdata not in there: found[place._cdata] = place.nbytes()
         return t
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t): result = call()
     return result, sum(found.values())
@@ -202,6 +205,14 @@ def untrained(
     if names in ('own', 'random'): return [FeatureNetwork(n, 'random') for n in OWN]
     return load_features(','.join(item.split('=')[0] + '=random' for item in names.split(',')), sizes=sizes)
 
+# %% ../../nbs/7_runs/72_estimate.ipynb #7a72d1a2
+def weighty(
+    D: torch.nn.Module, # the discriminator
+    guidance: Guidance, # or None
+) -> list:
+    "All that has weights"
+    return [D, *getattr(D, 'networks', ()), *([guidance.network] if guidance else ())]
+
 # %% ../../nbs/7_runs/72_estimate.ipynb #9c22397f
 def _judge_generated(cfg, D, guidance, x, c):
     "The generator's loss on images `x` of classes `c`, and back to them: `(maps of the features, bytes kept)`"
@@ -209,7 +220,7 @@ def _judge_generated(cfg, D, guidance, x, c):
         maps = D.features(x)
         loss = generator_loss(D.judge(maps, c), cfg.loss).sum()
         return loss if guidance is None else loss + guidance.weight * guidance.network.logits(x).sum(), maps
-    D.requires_grad_(False); (loss, maps), size = kept(loss_of); loss.backward()
+    D.requires_grad_(False); (loss, maps), size = kept(loss_of, *weighty(D, guidance)); loss.backward()
     D.requires_grad_(True)
     return maps, size
 
@@ -254,11 +265,11 @@ def judges_parts(
     def count(call):
         with FlopCounterMode(display=False) as counter: call()
         return counter.get_total_flops() / 2
-    def look():
+    def both_kinds():
         sum(m.sum() for m in D.features(x)).backward()                                          # generated images
         with torch.no_grad(): D.features(x)                                                     # real ones
     D.requires_grad_(False)
-    found = dict(features=count(look),
+    found = dict(features=count(both_kinds),
                  guidance=count(lambda: guidance.network.logits(x).sum().backward()) if guidance else 0.)
     D.requires_grad_(True)
     return {k: v / work for k, v in (found | dict(heads=work - sum(found.values()))).items()}
@@ -318,6 +329,16 @@ def memory(self: Estimate,
     return self.fixed + micro * self.an_image
 
 # %% ../../nbs/7_runs/72_estimate.ipynb #949d909c
+def heaviest(
+    cfg: TrainConfig,     # the settings
+    specs: list,          # entries of the stage's layers
+    first: int,           # first layer that is trained
+):
+    "The entries of each trained layer's input and output, without ToRGB, and those of the layer with most to do"
+    pairs = [(source(specs, i), specs[i]) for i in range(first, len(specs) - 1) if not specs[i].is_torgb]
+    return pairs, max(pairs, key=lambda p: layer_cost(*p, cfg.layers).conv + layer_cost(*p, cfg.layers).filters)
+
+# %% ../../nbs/7_runs/72_estimate.ipynb #7a72d1a3
 def generator_cost(
     cfg: TrainConfig,     # the settings
     specs: list,          # entries of the stage's layers
@@ -326,15 +347,24 @@ def generator_cost(
     dtype: torch.dtype,   # of the maps
     clock=time.perf_counter, # see `seconds`
 ):
-    "Seconds and bytes for each image that is generated and gone backwards from, and its multiply-adds forwards"
-    pairs = [(source(specs, i), specs[i]) for i in range(first, len(specs) - 1) if not specs[i].is_torgb]
-    heavy = max(pairs, key=lambda p: layer_cost(*p, cfg.layers).conv + layer_cost(*p, cfg.layers).filters)
-    speed = speeds(*heavy, cfg.layers, device, dtype, clock)
+    "Seconds for each image that is generated and gone backwards from, and its multiply-adds forwards"
+    speed = speeds(*heaviest(cfg, specs, first)[1], cfg.layers, device, dtype, clock)
     still, moved = total_cost(specs, cfg.layers, 0, first), total_cost(specs, cfg.layers, first)
     took = sum(getattr(cost, k) / speed[k][way] for way, cost in enumerate((still, moved)) for k in speed)
+    return took, sum(c.conv + c.filters for c in (still, moved))
+
+# %% ../../nbs/7_runs/72_estimate.ipynb #7a72d1a5
+def generator_bytes(
+    cfg: TrainConfig,     # the settings
+    specs: list,          # entries of the stage's layers
+    first: int,           # first layer that is trained
+    device: torch.device, # where to compute
+    dtype: torch.dtype,   # of the maps
+) -> float:
+    "Bytes for each image that is generated and gone backwards from"
+    pairs, heavy = heaviest(cfg, specs, first)
     spare = 3 * max(layer_cost(*p, cfg.layers).maps for p in pairs) * dtype.itemsize
-    work = sum(c.conv + c.filters for c in (still, moved))
-    return took, moved.maps * keeping(*heavy, cfg.layers, device, dtype) + spare, work
+    return total_cost(specs, cfg.layers, first).maps * keeping(*heavy, cfg.layers, device, dtype) + spare
 
 # %% ../../nbs/7_runs/72_estimate.ipynb #7a72d11e
 CPU = torch.device('cpu')
@@ -365,10 +395,45 @@ def estimate(
     there, there_guidance = _to_count(cfg, D, guidance, networks, c_dim, table, r)
     work, size = count_judges(cfg, there, there_guidance, r)
     if speed is None: speed = judge_speed(cfg, D, guidance, r, work, clock)
-    time_g, maps, total = generator_cost(cfg, specs, G.synthesis.frozen, device, dtype, clock)
+    time_g, total = generator_cost(cfg, specs, G.synthesis.frozen, device, dtype, clock)
+    maps = generator_bytes(cfg, specs, G.synthesis.frozen, device, dtype)
     frozen = ([] if cfg.discriminator == 'residual' else networks) + ([guide] if guide else [])
     parts = judges_parts(there, there_guidance, r, work)
     return Estimate(r, total, time_g, work / speed, parts, fixed_bytes(G, D, frozen), maps + size), speed
+
+# %% ../../nbs/7_runs/72_estimate.ipynb #7a72d1b2
+def stage_memory(
+    cfg: TrainConfig,        # the settings
+    index: int,              # of the stage, from 0
+    c_dim: int,              # classes
+    networks: list,          # feature networks, on any device
+    guide: FeatureNetwork = None, # the classifier, if the stage is guided
+    device: torch.device = CPU, # where to compute
+) -> tuple:
+    "`(bytes whatever the batch, bytes for each image of a micro-batch)` of a process"
+    r, dtype = cfg.schedule()[index].resolution, maps_dtype(cfg.precision, device)
+    table, specs = torch.zeros(c_dim, networks[0].num_features), stack(cfg, r)
+    with torch.device('meta'): G = make_generator(cfg, r, c_dim, table.shape[1], *held(cfg, index))
+    residual = cfg.discriminator == 'residual'
+    D = make_discriminator(cfg, networks, c_dim, table, r) if residual else None
+    guidance = guide and Guidance(guide, cfg.guidance, cfg.guidance_from)
+    D, guidance = _to_count(cfg, D, guidance, networks, c_dim, table, r)
+    with torch.random.fork_rng(devices=[]):
+        maps = generator_bytes(cfg, specs, G.synthesis.frozen, device, dtype)
+    x = torch.zeros(2, 3, r, r, device=next(D.parameters()).device, requires_grad=True)
+    _, size = _judge_generated(cfg, D, guidance, x, torch.zeros(2, dtype=torch.long, device=x.device))
+    frozen = ([] if residual else networks) + ([guide] if guide else [])
+    return fixed_bytes(G, D, frozen), maps + size / 2
+
+# %% ../../nbs/7_runs/72_estimate.ipynb #7a72d1b9
+def fitting_micro(
+    sizes: list,  # that there may be, the largest first, see `micro_sizes`
+    fixed: float, # bytes whatever the batch
+    each: float,  # bytes for each image of a micro-batch
+    have: float,  # bytes that there are
+) -> int:
+    "The largest that fits; the smallest where none does"
+    return next((m for m in sizes if fixed + m * each <= have), sizes[-1])
 
 # %% ../../nbs/7_runs/72_estimate.ipynb #42948e8d
 def three(
@@ -396,11 +461,17 @@ def costs(
     networks = [net.to(device) for net in untrained(cfg.features, cfg.feature_sizes())[:cfg.networks or None]]
     guided = [bool(cfg.guidance and cfg.classifier and s.resolution >= cfg.guidance_from) for s in cfg.schedule()]
     guide = untrained(cfg.classifier)[0].to(device) if any(guided) else None
+    have, short = free_memory(device, world), []
     rows, speed = [f'{"stage":>7}{"10⁹ madds":>11}{"images/s":>10}{"h/10⁶ img":>11}{"micro":>7}{"memory":>12}' +
                    ''.join(f'{n:>11}' for n in _PARTS)], {}
     for i, (s, g) in enumerate(zip(cfg.schedule(), guided, strict=True)):
         e, speed[g] = estimate(cfg, i, c_dim, networks, guide if g else None, device, clock, speed.get(g))
-        rows.append(_row(e, e.rate * world, cfg.micro or s.batch // world))
+        sizes = [cfg.micro] if cfg.micro else micro_sizes(cfg, s.batch, world)
+        rows.append(_row(e, e.rate * world, micro := fitting_micro(sizes, e.fixed, e.an_image, have)))
+        if e.memory(micro) > have: short.append(f'{s.resolution}²')
     return '\n'.join(rows) + (
+        f'\nnot enough memory for {", ".join(short)}' * bool(short) +
+        f'\nmicro-batches are the largest for {three(have / 2**30)} GiB a process, which are free here' *
+        (not cfg.micro and have < float('inf')) +
         f'\nestimated on {device} with {world} process{"es" if world > 1 else ""}: operations are counted, speed and '
         'judges tried for a moment; memory is one process\'s; percentages are of a step\'s time')

@@ -127,8 +127,15 @@ def select(self: PathLength,
     offset: int = 0,  # position of its first image in the whole batch
 ) -> torch.Tensor:    # int64 indices into the micro-batch, possibly none
     "Which images of a micro-batch are used: the same ones of the whole batch, however it is split"
-    used = [i for i in range(n) if self.count(offset + i + 1) > self.count(offset + i)]
-    return torch.tensor(used, dtype=torch.int64)
+    return torch.tensor([i - offset for i in self.places(offset, offset + n)], dtype=torch.int64)
+
+@patch
+def places(self: PathLength,
+    start: int, # first image of a micro-batch, counted in the whole batch
+    stop: int,  # first that is no longer in it
+) -> list:
+    "The same, counted in the whole batch"
+    return [i for i in range(start, stop) if self.count(i + 1) > self.count(i)]
 
 # %% ../../nbs/3_training/30_losses.ipynb #fdff0b9e
 @patch

@@ -88,7 +88,7 @@ def load_state(
               for _ in range(2))
     D = run.discriminator(tensors['D'].get('embedding'))
     for net, name in ((G, 'G'), (ema, 'ema'), (D, 'D')): net.load_state_dict(tensors[name])
-    run.meet(G, D, ema)
+    run.make_gan(G, D, ema)
     restore_adam(run.gan.opt_g, tensors['opt_g']); restore_adam(run.gan.opt_d, tensors['opt_d'])
     run.best = tensors['best'] or None
     return True
