@@ -11,6 +11,7 @@ import os
 import torch
 
 from .common.commands import command
+from .editing.models import find_model
 from .scores.metrics import main as measure
 from .training.processes import launch
 
@@ -25,6 +26,7 @@ def measure_rank(
 @command(options=measure)
 def main(**given):
     "See `sgxl.scores.metrics.main`"
+    if given.get('model'): given['model'] = str(find_model(given['model']))    # downloaded once, where it has to be
     # torchrun has started all, or it is not to be on every GPU
     alone = 'WORLD_SIZE' in os.environ or given.get('device', 'auto') not in ('auto', 'cuda')
     launch(1 if alone else max(1, torch.cuda.device_count()), measure_rank, given)
