@@ -27,12 +27,12 @@ from . import Generator
 # %% ../../nbs/1_generator/19_export.ipynb #e19a0008
 def resample(
     x: torch.Tensor,        # images (N, C, H, W)
-    f: torch.Tensor | None, # filter (taps,) or (rows, columns); None: no filter
-    up: tuple,              # factors of the upsampling, x and y
-    down: tuple,            # of the downsampling
-    pad: tuple,             # x0, x1, y0, y1 in upsampled pixels
-    flip_filter: bool,      # correlate instead of convolve?
-    gain: float,            # factor of the result
+    f: torch.Tensor | None = None, # filter (taps,) or (rows, columns); None: no filter
+    up: tuple = (1, 1),     # factors of the upsampling, x and y
+    down: tuple = (1, 1),   # of the downsampling
+    pad: tuple = (0, 0, 0, 0), # x0, x1, y0, y1 in upsampled pixels
+    flip_filter: bool = False, # correlate instead of convolve?
+    gain: float = 1,        # factor of the result
 ):
     "The definition of `upfirdn2d`, by padding and convolutions with a stride"
     n, c, h, w = x.shape
@@ -65,7 +65,7 @@ class Portable(nn.Module):
         self.G = deepcopy(G).cpu().float().eval().requires_grad_(False)
         for name, b in self.G.named_buffers():
             if name.endswith('_filter'): b.requires_grad_()
-        self.G.mapping.check = lambda z, c: c
+        self.G.mapping.check = lambda z, c, trusted: c
 
     def _images(self, z, c, mean, psi):
         ws = self.G.mapping(z, c)                                            # (N, num_ws, w_dim)

@@ -28,7 +28,7 @@ class RunState:
     step: int = 0         # steps taken
     goal: float | None = None # images of the stage at the next evaluation; None: not known before the next step
     sums: dict = field(default_factory=dict) # figure -> [its sum, steps] since the last evaluation
-    micro: int = 0        # images a rank handles at once; 0: its whole share
+    micro: int = 0        # images a rank handles at once; 0: not chosen yet
     bad: int = 0          # steps in a row that were not finite
     skipped: int = 0      # steps without effect since the last evaluation
     retries: int = 0      # times that the run went back to the present checkpoint

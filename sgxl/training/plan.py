@@ -102,6 +102,8 @@ def _check_shared(name, cfg, have, usual):
     apart = ('resolution', 'c_dim', 'embed_dim', 'frozen', 'free_mapping', *SHARED)
     odd = [k for k in usual if k not in apart and have[k] != usual[k]]
     if odd:
+        if odd[0] == 'specs': raise ValueError(
+            f'{name} has layers that no rule of a run gives; begin with a model of rule paper, released or ungrown')
         raise ValueError(
             f'{name} has {odd[0]} {have[odd[0]]} and a run makes generators with {usual[odd[0]]}; begin with '
             f'another model')
