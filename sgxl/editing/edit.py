@@ -77,7 +77,7 @@ def _begin(o):
     G = load_generator(find_model(o.model), device)
     return G, find_codes(G, o.inversion, o.seeds, o.classes, o.trunc)
 
-def _end(what, ws, o): print(f'{what}: {len(ws)} pictures edited; the results are in {o.out}')
+def _end(what, ws, o): print(f'{what}: {len(ws)} picture{"s" * (len(ws) > 1)} edited; the results are in {o.out}')
 
 # %% ../../nbs/5_editing/56_edit.ipynb #56c0d002
 @verb(VERBS, 'mix')

@@ -455,7 +455,7 @@ def _invert_files(o):
         _tune(G, found, distance, folder, 'all', o)
         for f in found: _write(f, distance, folder if len(names) == 1 else folder / f.name, o)
     _write_all(found, distance, folder, o)
-    print(f'{len(names)} pictures inverted at {G.resolution}²; they are in {folder}')
+    print(f'{len(names)} picture{"s" * (len(names) > 1)} inverted at {G.resolution}²: {folder}')
 
 # %% ../../nbs/5_editing/53_invert.ipynb #8507add3
 def main(

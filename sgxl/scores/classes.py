@@ -92,5 +92,5 @@ def classification_accuracy(
 ):
     "`(cas_linear, cas_linear_real)`"
     one, other = halves(len(real))
-    return (accuracy_of_linear(fake, fake_labels, real, real_labels),
-            accuracy_of_linear(real[one], real_labels[one], real[other], real_labels[other]))
+    test = real[other], real_labels[other]
+    return (accuracy_of_linear(fake, fake_labels, *test), accuracy_of_linear(real[one], real_labels[one], *test))

@@ -286,7 +286,7 @@ def attempt(self: Run,
 def restart(self: Run):
     "Begin again"
     self.state = RunState(micro=self.state.micro)
-    self.path.load_state_dict(dict(mean=0.)); self.begin()
+    self.path.load_state_dict(dict(mean=None)); self.begin()
 
 # %% ../../nbs/3_training/35_run.ipynb #6bedcf34
 @patch
