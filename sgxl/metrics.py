@@ -7,6 +7,7 @@ __all__ = ['measure_rank', 'main']
 
 # %% ../nbs/9_doors/96_metrics.ipynb #852f762e
 import os
+from pathlib import Path
 
 import torch
 
@@ -26,7 +27,10 @@ def measure_rank(
 @command(options=measure)
 def main(**given):
     "See `sgxl.scores.metrics.main`"
-    if given.get('model'): given['model'] = str(find_model(given['model']))    # downloaded once, where it has to be
+    if model := given.get('model'):
+        found = find_model(model)                                                 # downloaded once, where it has to be
+        given['model'] = str(found)
+        if found.parent not in (Path(model), Path(model).parent): given.setdefault('log', os.devnull)
     # torchrun has started all, or it is not to be on every GPU
     alone = 'WORLD_SIZE' in os.environ or given.get('device', 'auto') not in ('auto', 'cuda')
     launch(1 if alone else max(1, torch.cuda.device_count()), measure_rank, given)

@@ -29,6 +29,7 @@ from ..discriminator.features import FeatureNetwork, load_features
 from ..discriminator.pretrain import sgxl_cnn, sgxl_vit  # noqa: F401  (makes timm know them)
 from ..generator import Generator
 from ..generator.file import is_pickle, load_generator, read_notes, save_generator
+from ..generator.hub import pull, repository_of
 from ..generator.official import imagenet_names, load_official
 
 # %% ../../nbs/5_editing/50_models.ipynb #39a0b008
@@ -150,7 +151,9 @@ def _from_address(url, sha256):
 
 # %% ../../nbs/5_editing/50_models.ipynb #50c0d00e
 def _from_path(path):
-    "The generator's file of a path: itself, or what is made of a published checkpoint"
+    "The generator's file of a path: itself, the one in a folder, or what is made of a published checkpoint"
+    inside = [path / n for n in ('generator.safetensors', 'model.safetensors') if (path / n).is_file()]
+    if inside: return inside[0]
     if not path.is_file() or path.stat().st_size == 0 or not is_pickle(path): return path
     with open(path, 'rb') as f:
         if f.read(1) != b'\x80': return path                                  # a pickle in name only
@@ -159,15 +162,18 @@ def _from_path(path):
 
 # %% ../../nbs/5_editing/50_models.ipynb #50c0d010
 def find_model(
-    model: str, # a name in `MODELS` or `PUBLISHED`, an address, or the path of a generator or published checkpoint
+    # a name in `MODELS` or `PUBLISHED`, hf-hub:OWNER/NAME, an address, or the path of a generator, published checkpoint
+    # or folder of a run
+    model: str,
 ):
     "The generator's file that is meant; downloaded and converted first, where it has to be"
     if str(model) in MODELS: return PRETRAINED / f'{model}.safetensors'
+    if repository := repository_of(model): return pull(*repository)
     if address := address_of(model): return _from_address(*address)
     if Path(model).suffix or Path(model).exists(): return _from_path(Path(model))
     raise FileNotFoundError(
         f'{model} was given as model; there is no file and no model of that name: give a .safetensors file of a run, '
-        f'or {" or ".join(MODELS)}, or a published checkpoint by its name, address or file'
+        f'or {" or ".join(MODELS)}, hf-hub:OWNER/NAME, or a published checkpoint by its name, address or file'
     )
 
 # %% ../../nbs/5_editing/50_models.ipynb #50c0d011
@@ -180,7 +186,7 @@ def find_file(
 
 # %% ../../nbs/5_editing/50_models.ipynb #39a0b012
 def load(
-    # a name in `MODELS` or `PUBLISHED`, an address, or a path, such as 'runs/digits/generator.safetensors'
+    # a name in `MODELS` or `PUBLISHED`, hf-hub:OWNER/NAME, an address, or a path, such as 'runs/digits'
     model: str = 'digits',
     device='cpu',          # where to put it
 ):

@@ -44,13 +44,16 @@ def per_class(
     real_labels: torch.Tensor, # class of each, (N,)
     fake_labels: torch.Tensor, # likewise, (M,)
 ):
-    "A dict for each class of the real images: `fid`, `halves`, `real`, `fake`; None for what too few images leave open"
+    """A dict for each class of the real images: `fid`, `at_half`, `halves`, `real`, `fake`; None for what too few
+    images leave open"""
     out = {}
     for c in sorted(set(real_labels.tolist())):
         r, f = real[real_labels == c], fake[fake_labels == c]
         one, other = (r[at] for at in halves(len(r)))
+        n = min(len(one), len(f)) if len(r) > 3 else 0                        # generated, in the place of one half
         out[c] = dict(fid=frechet_of_rows(r, f) if min(len(r), len(f)) > 1 else None,
-                      halves=frechet_of_rows(one, other) if len(r) > 3 else None, real=len(r), fake=len(f))
+                      at_half=frechet_of_rows(f[:n], other) if n > 1 else None,
+                      halves=frechet_of_rows(one[:n], other) if n > 1 else None, real=len(r), fake=len(f))
     if all(v['fid'] is None for v in out.values()):
         raise ValueError('no class has two real and two generated images; fid_per_class needs more: raise --num')
     return out

@@ -358,10 +358,11 @@ def table(
     width = max(map(len, numbers))
     lines = [f'{k:{width}}  {v:.5g}' for k, v in numbers.items()]
     for k in results.keys() - numbers.keys():
-        lines.append(f'{k:28}{"fid":>10}{"halves":>10}{"real":>7}{"fake":>7}')
+        lines.append(f'{k:28}{"fid":>10}{"at_half":>10}{"halves":>10}{"real":>7}{"fake":>7}')
         for name, row in results[k].items():
-            lines.append(f'{name[:27]:28}' + ''.join('         -' if row[v] is None else f'{row[v]:10.4g}'
-                                                     for v in ('fid', 'halves')) + f'{row["real"]:7}{row["fake"]:7}')
+            values = (row[v] for v in ('fid', 'at_half', 'halves'))
+            lines.append(f'{name[:27]:28}' + ''.join('         -' if v is None else f'{v:10.4g}' for v in values))
+            lines[-1] += f'{row["real"]:7}{row["fake"]:7}'
     return '\n'.join(lines)
 
 # %% ../../nbs/4_scores/46_evaluation.ipynb #082d1d98

@@ -281,7 +281,7 @@ def main(
     resolution: int = 0,  # bring stored images to this size; 0: they have one
     batch: int = 50,      # images at a time, on a GPU
     cache: str = '',      # folder for what is known of real images; none: no cache; left out: ~/.cache/sgxl
-    log: str = '',        # file to append the result to; left out: metrics.jsonl beside the model
+    log: str = '',        # file to append the result to; left out: metrics.jsonl beside a model given by its path
     device: str = 'auto', # cpu, cuda, cuda:1 …; auto: the GPU where there is one
 ):
     "Measure how good images are."

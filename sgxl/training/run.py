@@ -122,7 +122,7 @@ def embedding_side(
     picture, up to `most` pixels"""
     if data.stored: sizes = [r for r in data.stored if r <= most] or [min(data.stored)]
     else:
-        some = torch.linspace(0, len(data) - 1, tries).long().unique()
+        some = torch.linspace(0, data.count - 1, tries).long().unique()      # without mirror images
         sizes = [sorted(min(data.open_image(int(i)).size) for i in some)[len(some) // 2]]
     return max(least, min(most, max(sizes)))
 

@@ -96,7 +96,7 @@ def check_images(
     most: int = 20_000,  # try all images of a set as large as this; of a larger one as many, evenly spread
 ):
     "Decode images, so that one that cannot be read is an error now"
-    indices = torch.linspace(0, len(data) - 1, min(most, len(data)), dtype=torch.float64).round().long()
+    indices = torch.linspace(0, data.count - 1, min(most, data.count), dtype=torch.float64).round().long()
     for some in indices.split(256): data.batch(some, resolution)
 
 # %% ../../nbs/3_training/36_train.ipynb #97cc0ec4
