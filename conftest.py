@@ -1,18 +1,21 @@
 """`pytest` runs the book: each notebook of `nbs/` and `tests_nb/` is one test, run by nbdev's rules
-in an interpreter of its own.
+in a process of its own.
 
     pytest                                    # all of it, as many notebooks at a time as there are cores (pytest-xdist)
     pytest nbs/1_generator/12_ops.ipynb --nb-flags slow   # one chapter, with the cells marked `#| slow`
 
-Run as a script, with a notebook, a report file and flags, this file is that interpreter.
+Importing PyTorch and its company takes longer than many a chapter. It is done once, in a server that only imports;
+each notebook runs in a process forked from it.
 """
+import atexit
 import json
+import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from textwrap import shorten
 from types import SimpleNamespace
@@ -66,10 +69,10 @@ class Cells(pytest.Item):
 
     def runtest(self):
         flags, limit = self.config.getoption('--nb-flags').split(), self.config.getoption('--nb-timeout')
-        report, printed, code = in_new_interpreter(self.path, flags, limit)
+        report, printed, code = in_new_process(self.path, flags, limit)
         if 'skipped' in report: pytest.skip(report['skipped'])
         if 'passed' in report: return
-        ended = f'not finished within {limit:g} s' if code is None else f'its interpreter ended with status {code}'
+        ended = f'not finished within {limit:g} s' if code is None else f'its process ended with status {code}'
         raise CellError(readable(**{'error': ended, 'printed': printed, **report}))
 
     def repr_failure(self, excinfo):
@@ -88,22 +91,26 @@ class Report:
     def toterminal(self, tw): tw.line(self.text)
 
 
-def in_new_interpreter(path, flags, limit):
-    "Run a notebook; return its report, what its interpreter printed itself, and the exit status (None: out of time)"
-    path = path.resolve()
+PRELOADED = ['pytest', 'torch', 'torchvision', 'timm', 'matplotlib.pyplot', 'scipy.signal', 'scipy.stats', 'IPython',
+             'execnb.shell', 'nbdev.process', 'fastcore.all', 'tqdm.auto', 'ipywidgets']
+
+
+def in_new_process(path, flags, limit):
+    "Run a notebook; return its report, what its process printed itself, and the exit status (None: out of time)"
     threads = max(1, usable_cores() // int(os.environ.get('PYTEST_XDIST_WORKER_COUNT', 1)))
-    path_there = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
-    env = {'OMP_NUM_THREADS': str(threads), **os.environ, 'IN_TEST': '1', 'PYTHONPATH': path_there}
+    os.environ.setdefault('OMP_NUM_THREADS', str(threads))                          # is read when PyTorch is imported
+    context = multiprocessing.get_context('forkserver' if hasattr(os, 'fork') else 'spawn')
+    if hasattr(os, 'fork'): context.set_forkserver_preload(PRELOADED)
     with tempfile.TemporaryDirectory() as folder:
         report, log = Path(folder, 'report.json'), Path(folder, 'log.txt')
-        with log.open('w') as out:
-            child = subprocess.Popen([sys.executable, __file__, path, report, *flags], cwd=path.parent, env=env,
-                                     stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
-                                     start_new_session=True)
-            try: code = child.wait(limit)
-            except subprocess.TimeoutExpired: code = None
-            finally:
-                if child.poll() is None: os.killpg(child.pid, signal.SIGKILL); child.wait()
+        log.touch()
+        child = context.Process(target=run_there, args=(path.resolve(), report, log, flags))
+        child.start()
+        try: child.join(limit); code = child.exitcode
+        finally:
+            if child.is_alive():
+                with suppress(AttributeError, ProcessLookupError): os.killpg(child.pid, signal.SIGKILL)
+                child.kill(); child.join()
         return json.loads(report.read_text()) if report.exists() else {}, log.read_text(errors='replace'), code
 
 
@@ -115,12 +122,26 @@ def readable(error, cell=None, line=None, source='', trace='', outputs='', print
         parts.append('\n'.join(f"{'>' if i == line else ' '} {i:3}  {row}"
                                for i, row in enumerate(source.splitlines(), 1)))
     if trace: parts.append(trace.rstrip())
-    for title, text in [('Printed by the cell', outputs), ('Printed by the interpreter', printed)]:
+    for title, text in [('Printed by the cell', outputs), ('Printed by the process', printed)]:
         if text.strip(): parts.append('\n'.join([title + ':', *text.rstrip().splitlines()[-30:]]))
     return '\n\n'.join(parts) + '\n'
 
 
-# ---- what runs in the interpreter of its own
+# ---- what runs in the process of its own
+
+def run_there(path, report, log, flags):
+    "Become the process of a notebook: its folder, its environment, its output in a file"
+    if hasattr(os, 'setsid'): os.setsid()
+    with log.open('w') as f:
+        for fd in 1, 2: os.dup2(f.fileno(), fd)
+    with open(os.devnull) as f: os.dup2(f.fileno(), 0)
+    os.chdir(path.parent)
+    path_there = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
+    os.environ |= {'IN_TEST': '1', 'PYTHONPATH': path_there}
+    sys.path.insert(0, str(ROOT))
+    try: run_notebook(path, report, flags)
+    finally: atexit._run_exitfuncs(); sys.stdout.flush(); sys.stderr.flush()        # a forked process leaves without
+
 
 def run_notebook(path, report, flags):
     "Run a notebook's cells as `nbdev_test` would; `report` always says how far it has come"
@@ -170,6 +191,3 @@ def failure(exc, name, cell):
     error = shorten(list(full.format_exception_only())[-1], 200)
     outputs = ''.join(''.join(o['text']) for o in cell.outputs if o['output_type'] == 'stream')
     return dict(line=line, error=error, trace=''.join(full.format()), outputs=outputs)
-
-
-if __name__ == '__main__': run_notebook(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])
