@@ -95,7 +95,7 @@ def forward(self: BatchGroupNorm,
 # %% ../../nbs/2_discriminator/22_discriminator.ipynb #f193cbdf
 def head_depth(
     side: int, # side of the map that the head sees, in pixels
-    most: int, # the paper's depth for this level: 4, 3, 2, 1 from the finest
+    most: int, # the released models' depth for this level: 4, 3, 2, 1 from the finest
 ) -> int:      # number of stride-2 blocks
     "Halve while at least 4 pixels remain, at most `most` times"
     return max(0, min(most, (int(side) // 4).bit_length() - 1))
@@ -129,7 +129,7 @@ class Head(nn.Module):
     def __init__(self,
         channels: int,              # channels of its projected map
         side: int,                  # side of its projected map, in pixels
-        most: int,                  # the paper's depth for this level
+        most: int,                  # the released models' depth for this level
         embedding: torch.Tensor | None, # (C, E) first class embeddings, for their size and scale; None: no classes
         generator: torch.Generator, # source of the first weights
         cmap_dim: int = 64,         # dimension in which features meet classes

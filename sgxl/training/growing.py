@@ -232,7 +232,7 @@ def lr_at(
 # %% ../../nbs/3_training/34_growing.ipynb #c172a773
 def ema_beta(
     batch: int,                   # images per step
-    images_seen: float,           # images seen so far
+    images_seen: float,           # images seen so far in the stage
     half_life_images: float,      # images after which a weight counts half
     rampup: float | None = 0.05,  # the half-life is at most this fraction of the images seen; None: no ramp
 ) -> float:                       # factor on the old average, in [0, 1)

@@ -18,7 +18,7 @@ class Guidance(nn.Module):
     "Cross entropy of the requested class under a frozen classifier, times a weight (paper 3.4)"
     def __init__(self,
         network: FeatureNetwork,     # frozen network with a classifier head
-        weight: float = 8.,          # the paper's λ; 0 switches guidance off
+        weight: float = 8.,          # the paper's λ, a run gives its own; 0 switches guidance off
         from_resolution: int = 64,   # smallest image size that is guided, in pixels
         class_index: torch.Tensor | list[int] | None = None, # (C,) output of each class; None: class i is output i
         c_dim: int | None = None, # classes of the data; None: as many as class_index has, or the classifier
