@@ -156,3 +156,9 @@ def commit(self: SkipSynthesis,
     beta: float,           # not used
 ):
     "There is nothing to write"
+
+@patch
+def calibrate(self: SkipSynthesis,
+    ws: torch.Tensor, # not used
+):
+    "There is nothing to set"

@@ -9,8 +9,8 @@ __all__ = ['Run', 'check_labels', 'embedding_side', 'finished_table', 'say_class
 import json
 import os
 import shutil
+import signal
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -188,7 +188,7 @@ def calibrate(self: Run,
     G: Generator, # at the beginning of a stage
 ):
     "Set the magnitudes of its new layers, where the settings say so"
-    if self.cfg.magnitudes != 'calibrated' or not hasattr(G.synthesis, 'calibrate'): return
+    if self.cfg.magnitudes != 'calibrated': return
     g = rng(self.cfg.seed, 'calibrate', self.stage.resolution)
     z, c = torch.randn(64, G.z_dim, generator=g), self.data.labels[torch.randint(len(self.data), (64,), generator=g)]
     device = next(G.parameters()).device
@@ -242,7 +242,7 @@ def rules(self: Run):
     moving = ema_beta(batch, self.state.images, cfg.magnitude_kimg * 1000, None)
     r1 = R1(cfg.r1_gamma) if cfg.discriminator == 'residual' else None
     return Rules(
-        loss=cfg.loss, guidance=self.guidance, path=self.path if whole else None, r1=r1, micro=cfg.micro,
+        loss=cfg.loss, guidance=self.guidance, path=self.path if whole else None, r1=r1, micro=self.state.micro,
         sigma=blur_sigma(self.state.stage_images, cfg.blur_sigma, int(cfg.blur_kimg * 1000)), fresh=cfg.fresh_fakes,
         magnitude_beta=moving if cfg.magnitudes == 'running' else 1.,
         ema_beta=ema_beta(batch, self.state.stage_images, half_life, cfg.ema_rampup), dtype=self.dtype,
@@ -274,12 +274,14 @@ def attempt(self: Run,
     images: torch.Tensor, # this rank's real images, uint8 (B / world, 3, R, R)
     labels: torch.Tensor, # their classes, (B / world,)
     seed: int,            # of the step's draws
+    half: dict = None,    # figures of the half that is done, see `train_step`
 ):
     "One step; its figures"
-    draws, again = (draw_step(seed, at, self.stage.batch, self.cfg.z_dim, self.data.labels, len(self.networks),
-                              self.cfg.augment) for at in (self.state.images, f'again {self.state.images}'))
-    return train_step(self.gan, replace(self.rules(), micro=self.state.micro), images, labels, draws, self.ranks,
-                      seed, self.state.step, self.state.images, again, max(self.asked, default=0))
+    draw = lambda at: draw_step(seed, at, self.stage.batch, self.cfg.z_dim, self.data.labels, len(self.networks),
+                                self.cfg.augment)
+    at = self.state.images
+    return train_step(self.gan, self.rules(), images, labels, draw(at), self.ranks, seed, self.state.step, at,
+                      draw(f'again {at}') if self.cfg.fresh_fakes else None, max(self.asked, default=0), half)
 
 # %% ../../nbs/3_training/35_run.ipynb #fdcce34c
 @patch
@@ -294,14 +296,15 @@ def tick(self: Run,
     bar=None, # a progress bar, moved by each batch
 ):
     "Train until the next evaluation; returns mean figures of the steps, and how many were skipped"
-    batches = self.batches()
+    batches, rates = self.batches(), (rate('g-lr', self.cfg.g_lr), rate('d-lr', self.cfg.d_lr))
     while self.state.stage_images < self.state.goal or not self.state.sums:
         at = self.state.stage_images
-        self.gan.set_lr(lr_at(at, rate('g-lr', self.cfg.g_lr)), lr_at(at, rate('d-lr', self.cfg.d_lr)))
+        self.gan.set_lr(*(lr_at(at, points) for points in rates))
         figures = self.guard.take(*next(batches))
         asked = figures.pop('asked', 0)
         self.count(figures)
         if bar is not None: self.move_bar(bar, figures)
+        self.writer.check()
         if self.state.bad == 3: self.guard.roll_back(); batches = self.batches()
         else: self.stop_if_asked(asked); self.save_if_due()
     self.check_ranks()
@@ -318,8 +321,8 @@ def check_ranks(self: Run):
 @patch
 def tick_figures(self: Run):
     "Mean figures of the tick that ends, and how many steps were skipped; the next one counts anew"
-    state, n = self.state, max(n for _, n in self.state.sums.values())
-    figures = {k: v / n for k, (v, _) in state.sums.items()} | dict(skipped=state.skipped)
+    state = self.state
+    figures = {k: v / n for k, (v, n) in state.sums.items()} | dict(skipped=state.skipped)
     state.goal, state.skipped, state.retries = None, 0, 0
     return figures
 
@@ -339,13 +342,12 @@ def stop_if_asked(self: Run,
     told: float, # sum of the signals that ranks had got before the step
 ):
     "After a request to stop on any rank: write a checkpoint and end with status 128 + signal"
-    self.writer.check()
     asked = int(told) if self.ranks.world > 1 else max(self.asked, default=0)
     if not asked: return
     self.save(); self.settle()
     self.report(f'stopped after {self.state.images} images, with a checkpoint; the same command goes on from there')
     self.ranks.wait()
-    raise SystemExit(128 + (self.asked[0] if self.asked else asked))
+    raise SystemExit(128 + (self.asked[0] if self.asked else signal.SIGTERM))
 
 # %% ../../nbs/3_training/35_run.ipynb #cf8bc824
 @patch
@@ -404,9 +406,10 @@ def advance(self: Run):
     "Keep the stage's best generator as a file and grow; returns False after the last stage"
     self.keep_best(f'stage_{self.stage.resolution:03d}.safetensors')
     best = Generator(**self.gan.ema.config); best.load_state_dict(self.best)
-    self.state.kept['ends'].append(self.state.images)
+    if self.state.images not in self.state.kept['ends']: self.state.kept['ends'].append(self.state.images)
     if self.growth.advance() is None: return False
     G, D = self.grown(best), self.gan.D
+    self.state.goal, self.state.sums = None, {}
     self.state.stage_images, self.best, self.state.kept['best'], self.state.micro = 0, None, None, self.cfg.micro
     self.make_gan(G, D if self.cfg.carry_discriminator else
               self.discriminator(None if D.embedding is None else D.embedding.detach().cpu()))
@@ -508,7 +511,7 @@ def loop(self: Run):
     total = sum((s.max_kimg or 0) * 1000 for s in self.growth.stages) or None
     with tqdm(total=total, initial=self.state.images, unit='img', disable=bool(self.ranks.rank), mininterval=2,
               dynamic_ncols=True) as bar:
-        going = not self.growth.plateau.done
+        going = not self.growth.plateau.done or self.advance()    # budget, patience or stages may have changed since
         while going:
             bar.set_description(f'{self.stage.resolution}²')
             if self.tick_and_evaluate(bar): self.say_done(bar); going = self.advance()

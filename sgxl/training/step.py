@@ -6,8 +6,9 @@
 __all__ = ['BETAS', 'Draws', 'draw_step', 'GAN', 'Rules', 'multiplying_in', 'projected_features', 'latents', 'generate',
            'guidance_loss', 'generator_losses', 'generator_gradients', 'judge_both', 'discriminator_gradients',
            'fresh_fakes', 'path_gradients', 'micro_batches', 'Reduction', 'sums', 'accumulate_gradients', 'NotFinite',
-           'OutOfMemory', 'forget', 'lacks_memory', 'on_all_ranks', 'largest', 'not_finite', 'mean_figures',
-           'read_step', 'move_generator', 'move_discriminator', 'train_step', 'second_half', 'accumulate_fresh']
+           'OutOfMemory', 'HalfDone', 'forget', 'lacks_memory', 'on_all_ranks', 'largest', 'not_finite', 'mean_figures',
+           'read_step', 'move_generator', 'move_discriminator', 'first_half', 'train_step', 'second_half',
+           'accumulate_fresh']
 
 # %% ../../nbs/3_training/33_step.ipynb #76337cd9
 import re
@@ -367,9 +368,19 @@ def accumulate_gradients(
     return total
 
 # %% ../../nbs/3_training/33_step.ipynb #5a0c11e3
-class NotFinite(FloatingPointError): "A loss or a gradient is not a number; nothing has moved"
+class NotFinite(FloatingPointError):
+    "A loss or a gradient is not a number; nothing has moved, but with fresh fakes perhaps G"
 
 class OutOfMemory(MemoryError): "Memory does not suffice for a micro-batch on some rank; nothing has moved"
+
+class HalfDone(OutOfMemory):
+    "With fresh fakes: memory does not suffice for the discriminators' half of a step, after G has moved"
+    def __init__(self,
+        message: str,  # as of `OutOfMemory`
+        figures: dict, # of the half that is done
+    ):
+        super().__init__(message)
+        self.figures = figures
 
 # %% ../../nbs/3_training/33_step.ipynb #d015b79b
 def forget(
@@ -387,7 +398,7 @@ def lacks_memory(
 ):
     "Does this say that memory does not suffice? PyTorch says it by another type on each device"
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or bool(
-        re.search("can't allocate memory|not enough memory|bad_alloc", str(error)))
+        re.search("can't allocate memory|not enough memory|bad_alloc|out of memory|ALLOC_FAILED", str(error)))
 
 # %% ../../nbs/3_training/33_step.ipynb #42851a6e
 def on_all_ranks(
@@ -476,6 +487,30 @@ def move_discriminator(
     p.D.step_spectral_norm()
 
 # %% ../../nbs/3_training/33_step.ipynb #3d77f9d1
+def first_half(
+    p: GAN,                # the networks; G is moved
+    rules: Rules,          # losses, blur, averages
+    images: torch.Tensor,  # this rank's real images, uint8 (B / world, 3, R, R)
+    labels: torch.Tensor,  # their classes, (B / world,)
+    draws: Draws,          # the step's draws, for the whole batch
+    ranks: Ranks,          # who we are
+    seed: int,             # the run's seed
+    step: int,             # steps taken before
+    images_seen: int,      # images seen before
+    asked: float,          # see `train_step`
+) -> dict:
+    "All gradients, but with fresh fakes only G's; G and its average are moved; returns the figures"
+    batch, reduce = len(draws.z), Reduction(ranks, (p.G,) if rules.fresh else (p.G, p.D))
+    mine = p, rules, images, labels, draws, ranks, seed, step, images_seen, reduce
+    total = on_all_ranks(p, ranks, lambda: accumulate_gradients(*mine), asked, reduce)
+    reduce.finish(1 / batch)
+    pending = ranks.sum(p.G.pending())
+    figures = read_step(p, total, pending, batch, images_seen)
+    if 'path_length' in figures: rules.path.update(figures['path_length']); figures['path_length'] = rules.path.mean
+    move_generator(p, rules, pending)
+    return figures
+
+# %% ../../nbs/3_training/33_step.ipynb #33a0f001
 def train_step(
     p: GAN,                # the networks; changed in place
     rules: Rules,          # losses, blur, averages
@@ -488,19 +523,15 @@ def train_step(
     images_seen: int = 0,  # images seen before
     again: Draws = None,   # with `rules.fresh`: draws of the images that D is to see
     asked: float = 0.,     # a number whose sum over all ranks is among the figures, if it is not zero
+    half: dict = None,     # figures of the half that is done, of a `HalfDone`; None: nothing is done
 ):
-    """One step of both networks; returns its figures as a dict. After `NotFinite` or `OutOfMemory` nothing has moved,
-    but with `rules.fresh` perhaps G"""
+    """One step of both networks; returns its figures as a dict. After `NotFinite` or `OutOfMemory` nothing has moved;
+    with `rules.fresh` G may have, and then memory that does not suffice is a `HalfDone`"""
     forget(p)
-    batch, reduce = len(draws.z), Reduction(ranks, (p.G,) if rules.fresh else (p.G, p.D))
-    mine = p, rules, images, labels, draws, ranks, seed, step, images_seen, reduce
-    total = on_all_ranks(p, ranks, lambda: accumulate_gradients(*mine), asked, reduce)
-    reduce.finish(1 / batch)
-    pending = ranks.sum(p.G.pending())
-    figures = read_step(p, total, pending, batch, images_seen)
-    if 'path_length' in figures: rules.path.update(figures['path_length']); figures['path_length'] = rules.path.mean
-    move_generator(p, rules, pending)
-    if rules.fresh: figures |= second_half(p, rules, images, labels, again, ranks, step, images_seen)
+    figures = half or first_half(p, rules, images, labels, draws, ranks, seed, step, images_seen, asked)
+    if rules.fresh:
+        try: figures = figures | second_half(p, rules, images, labels, again, ranks, step, images_seen)
+        except OutOfMemory as e: raise HalfDone(str(e), figures) from None
     move_discriminator(p)
     return figures
 

@@ -165,11 +165,13 @@ def dry_run(
 
 # %% ../../nbs/3_training/36_train.ipynb #f0b55cc6
 def finished(
-    out: Path, # the run's folder
-    report,    # called with a sentence
+    cfg: TrainConfig, # the settings
+    report,           # called with a sentence
 ) -> bool:
-    "Is the run complete? Then say so, and sweep its folder"
+    "Is the run complete, and is nothing new asked of it? Then say so, and sweep its folder"
+    out = Path(cfg.out)
     if not (out / 'generator.safetensors').exists(): return False
+    if cfg.override and (out / 'config.json').exists() and refuse_changes(cfg, out): return False
     # of a process that was killed when all was done
     sweep(out)
     report(f'{out} is finished; its generator is {out}/generator.safetensors. Give another --out for a new run')
@@ -205,7 +207,7 @@ def train(
     if cfg.dry_run: return dry_run(cfg, given, report, world or here)
     if cfg.compile: need_compiler(torch.device(device_name(cfg.device)))
     cfg, data, said = prepare(cfg, given)
-    if finished(Path(cfg.out), report): return Path(cfg.out)
+    if finished(cfg, report): return Path(cfg.out)
     check_apart(Path(cfg.out), cfg.data)
     data.workers = cfg.workers
     check_images(data, cfg.schedule()[0].resolution)
@@ -233,7 +235,7 @@ def go(
     "Resume or begin, and train to the end"
     if run.guard.go_on(): run.report(f'going on with {run.out} after {run.state.images} images')
     else: run.begin()
-    if run.ranks.rank == 0: announce(run)
+    if run.ranks.rank == 0: (run.out / 'generator.safetensors').unlink(missing_ok=True); announce(run)
     run.ranks.wait()
     run.loop()
 

@@ -29,10 +29,10 @@ def take(self: Guard,
 ):
     "One step; its figures, or {} if it was skipped"
     # other noise where the same noise has failed twice
-    seed = self.run.cfg.seed + max(self.run.state.retries - 1, 0)
+    seed, half = self.run.cfg.seed + max(self.run.state.retries - 1, 0), None
     while True:
-        try: figures = self.run.attempt(images, labels, seed)
-        except OutOfMemory: self.shrink(); continue
+        try: figures = self.run.attempt(images, labels, seed, half)
+        except OutOfMemory as e: half = getattr(e, 'figures', half); self.shrink(); continue
         except NotFinite as e:
             state = self.run.state
             state.trouble = state.trouble if state.bad else str(e)
