@@ -5,13 +5,11 @@
 # %% auto #0
 __all__ = ['WAYS', 'FILMS', 'VERBS', 'path', 'walk', 'frames', 'parse_grid', 'deal', 'play', 'walk_shots', 'Shots', 'one_by_one',
            'save_gif', 'save_mp4', 'strip', 'save_strip', 'enlarge', 'check_film', 'save_film', 'motion_shots',
-           'motion', 'stages', 'read_codes', 'find_codes', 'verb', 'verb_first', 'run_verbs', 'verbs_command', 'filmed',
-           'main']
+           'motion', 'stages', 'read_codes', 'find_codes', 'verb', 'filmed', 'main']
 
 # %% ../../nbs/5_editing/52_film.ipynb #6be05a5d
 import inspect
 import io
-import sys
 from itertools import groupby, islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +21,7 @@ from PIL import Image
 from scipy.interpolate import CubicSpline
 
 # %% ../../nbs/5_editing/52_film.ipynb #52f0d080
-from ..common.commands import any_console, keep_memory, make_parser, pick_device, run_command
+from ..common.commands import keep_memory, pick_device
 from ..common.files import renamed
 from ..discriminator.weights import read_weights
 from .models import class_names, load
@@ -356,47 +354,6 @@ def verb(
         verbs[name] = func
         return func
     return keep
-
-def verb_first(
-    words: list, # of the command line
-):
-    "The words with the verb before the options, where it comes after them"
-    for i, (before, word) in enumerate(zip(['', *words], words)):
-        if not word.startswith('-') and (not before.startswith('--') or '=' in before):
-            return [word, *words[:i], *words[i + 1:]]
-    return words
-
-# %% ../../nbs/5_editing/52_film.ipynb #52f0d048
-def run_verbs(
-    verbs: dict, # name -> function with docments
-    words: list, # of the command line
-    prog: str,   # the command's name in messages
-    about: str,  # what it is for
-):
-    "Run the verb that is named; the exit status: 0, or 2 after one sentence on bad input"
-    any_console()
-    if words[:1] in (['-h'], ['--help']):
-        print(f'usage: {prog} VERB [--option value …]\n\n{about}\n')
-        for name, func in verbs.items(): print(f'  {name:12} {func.__doc__}')
-        print(f'\nOptions of a verb: {prog} VERB --help')
-        return 0
-    name, *rest = verb_first(words) or ['']
-    if name in verbs: return run_command(verbs[name], rest, f'{prog} {name}')
-    what = f'{name} was given' if name and name[0] != '-' else 'no verb was given'
-    make_parser(lambda: None, prog).error(f'{what}; expected one of {", ".join(verbs)}')
-
-# %% ../../nbs/5_editing/52_film.ipynb #52f0d049
-def verbs_command(
-    verbs: dict, # name -> function with docments
-    about: str,  # what the command is for
-):
-    "Decorator for a door's main function, as `command` for functions without verbs"
-    def run(func):
-        spec = func.__globals__.get('__spec__')                                  # None in a notebook and in a script
-        if func.__module__ == '__main__' and spec is not None:
-            raise SystemExit(run_verbs(verbs, sys.argv[1:], f'python -m {spec.name}', about))
-        return func
-    return run
 
 # %% ../../nbs/5_editing/52_film.ipynb #1db27591
 VERBS = {}
