@@ -24,9 +24,9 @@ from ..common.commands import keep_memory, pick_device, rng
 from ..common.files import make_folder, save_tensors, write_atomically
 from ..discriminator.features import FeatureNetwork
 from ..discriminator.weights import read_weights
-from .film import read_codes, save_film
+from .film import save_film
 from .models import PRETRAINED, ClassNames, class_names, find_model, load_classifier
-from .sample import save_grid
+from .sample import read_codes, save_grid
 from ..generator import Generator
 from ..generator.file import load_generator, save_generator
 from ..images.pictures import BadImage, TooSmall, open_picture, squares
