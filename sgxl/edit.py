@@ -6,9 +6,9 @@
 __all__ = ['main']
 
 # %% ../nbs/9_doors/95_edit.ipynb #b469055e
+from .common.commands import verbs_command
 from .editing.edit import VERBS
 from .editing.edit import main as edit
-from .editing.film import verbs_command
 
 # %% ../nbs/9_doors/95_edit.ipynb #17d764b7
 @verbs_command(VERBS, edit.__doc__)

@@ -6,7 +6,8 @@
 __all__ = ['main']
 
 # %% ../nbs/9_doors/93_film.ipynb #9d6c692b
-from .editing.film import VERBS, verbs_command
+from .common.commands import verbs_command
+from .editing.film import VERBS
 from .editing.film import main as film
 
 # %% ../nbs/9_doors/93_film.ipynb #3dff8eeb

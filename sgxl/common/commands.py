@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['Positional', 'PLAIN', 'rng', 'keep_memory', 'make_parser', 'any_console', 'is_ours', 'expand_home', 'run_command',
-           'command', 'parse_numbers', 'pick_device', 'to_device', 'Ranks', 'GradientSums']
+           'command', 'verb_first', 'run_verbs', 'verbs_command', 'parse_numbers', 'pick_device', 'to_device', 'Ranks',
+           'GradientSums']
 
 # %% ../../nbs/8_floor/80_commands.ipynb #1b209e77
 import argparse
@@ -140,6 +141,51 @@ def command(
         prog = f'python -m {spec.name}'
         raise SystemExit(run_command(func, prog=prog, parser=make_parser(options or func, prog)))
     return func
+
+# %% ../../nbs/8_floor/80_commands.ipynb #80c0d002
+def verb_first(
+    words: list, # of the command line
+    verbs: dict, # name -> function with docments
+):
+    "The words with the verb before the options, where it comes after them"
+    switches = {f'--{no}{name.replace("_", "-")}' for func in verbs.values() for no in ('', 'no-')
+                for name, p in inspect.signature(func).parameters.items() if bool in (p.annotation, type(p.default))}
+    for i, (before, word) in enumerate(zip(['', *words], words)):
+        own = before.startswith('--') and '=' not in before and before not in switches      # the option's value?
+        if not word.startswith('-') and not own: return [word, *words[:i], *words[i + 1:]]
+    return words
+
+# %% ../../nbs/8_floor/80_commands.ipynb #80c0d005
+def run_verbs(
+    verbs: dict, # name -> function with docments
+    words: list, # of the command line
+    prog: str,   # the command's name in messages
+    about: str,  # what it is for
+):
+    "Run the verb that is named; the exit status: 0, or 2 after one sentence on bad input"
+    any_console()
+    if words[:1] in (['-h'], ['--help']):
+        print(f'usage: {prog} VERB [--option value …]\n\n{about}\n')
+        for name, func in verbs.items(): print(f'  {name:12} {func.__doc__}')
+        print(f'\nOptions of a verb: {prog} VERB --help')
+        return 0
+    name, *rest = verb_first(words, verbs) or ['']
+    if name in verbs: return run_command(verbs[name], rest, f'{prog} {name}')
+    what = f'{name} was given' if name and name[0] != '-' else 'no verb was given'
+    make_parser(lambda: None, prog).error(f'{what}; expected one of {", ".join(verbs)}')
+
+# %% ../../nbs/8_floor/80_commands.ipynb #80c0d008
+def verbs_command(
+    verbs: dict, # name -> function with docments
+    about: str,  # what the command is for
+):
+    "Decorator for a door's main function, as `command` for functions without verbs"
+    def run(func):
+        spec = func.__globals__.get('__spec__')                                  # None in a notebook and in a script
+        if func.__module__ == '__main__' and spec is not None:
+            raise SystemExit(run_verbs(verbs, sys.argv[1:], f'python -m {spec.name}', about))
+        return func
+    return run
 
 # %% ../../nbs/8_floor/80_commands.ipynb #a3233c21
 def parse_numbers(

@@ -14,9 +14,19 @@ from fastcore.meta import delegates
 from ..common.commands import keep_memory, parse_numbers, pick_device
 from ..common.files import make_folder
 from .directions import Direction, fitted, follow, ganspace, load_direction
-from .film import check_film, enlarge, find_codes, frames, save_film, verb, walk
+from .film import check_film, enlarge, frames, save_film, walk
 from .models import class_names, find_model
-from .sample import check_look, check_movable, choose, common, save_grid, view
+from sgxl.editing.sample import (
+    check_look,
+    check_movable,
+    check_source,
+    choose,
+    common,
+    find_codes,
+    save_grid,
+    verb,
+    view,
+)
 from .stylemc import Clip, stylemc
 from ..generator import Generator
 from ..generator.file import load_generator, read_notes
@@ -67,6 +77,7 @@ def _check(o, what, **needed):
         if not value: raise ValueError(f'--{name} was not given; {what} needs it')
     given = {k: getattr(o, k, None) for k in ('x', 'y', 'angle', 'wider', 'strength', 'trunc')}
     check_look({k: v for k, v in given.items() if v is not None})
+    if what != 'mix': check_source(o.inversion, o.trunc)                            # there, it is for the fine pictures
     if (n := getattr(o, 'steps', 1)) < 1: raise ValueError(f'--steps {n} was given; expected at least 1')
 
 def _begin(o):

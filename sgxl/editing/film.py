@@ -4,14 +4,12 @@
 
 # %% auto #0
 __all__ = ['WAYS', 'FILMS', 'VERBS', 'path', 'walk', 'frames', 'parse_grid', 'deal', 'play', 'walk_shots', 'Shots', 'one_by_one',
-           'save_gif', 'save_mp4', 'strip', 'save_strip', 'enlarge', 'check_film', 'save_film', 'motion_shots',
-           'motion', 'stages', 'read_codes', 'find_codes', 'verb', 'verb_first', 'run_verbs', 'verbs_command', 'filmed',
-           'main']
+           'save_gif', 'save_mp4', 'save_strip', 'enlarge', 'check_film', 'save_film', 'motion_shots', 'motion',
+           'stages', 'filmed', 'main']
 
 # %% ../../nbs/5_editing/52_film.ipynb #6be05a5d
-import inspect
 import io
-import sys
+import re
 from itertools import groupby, islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,23 +21,26 @@ from PIL import Image
 from scipy.interpolate import CubicSpline
 
 # %% ../../nbs/5_editing/52_film.ipynb #52f0d080
-from ..common.commands import any_console, keep_memory, make_parser, pick_device, run_command
+from ..common.commands import keep_memory, pick_device
 from ..common.files import renamed
-from ..discriminator.weights import read_weights
 from .models import class_names, load
 from sgxl.editing.sample import (  # noqa: F401
     check_look,
     check_movable,
+    check_source,
     choose,
     codes,
     common,
     extrapolate,
     find_centroids,
+    find_codes,
     load_centroids,
     moved,
+    read_codes,
     save_centroids,
     save_grid,
     tile,
+    verb,
     view,
 )
 from ..generator import Generator
@@ -55,7 +56,7 @@ def path(
 ):
     "A function of times `(T,)`, 1 from key frame to key frame, that gives what lies there, `(T, …)`"
     if way not in WAYS: raise ValueError(f'--way {way} was given; expected {", ".join(WAYS)}')
-    if len(stops) < 2: raise ValueError(f'{len(stops)} key frames were given; expected at least two images')
+    if len(stops) < 2: raise ValueError(f'a way with {len(stops)} key frames was given; it needs two: add images')
     knots = torch.cat([stops, stops[:1]]) if loop else stops
     if way == 'spline':
         ends = 'periodic' if loop else 'natural'                    # a free end has no curvature
@@ -95,11 +96,10 @@ def parse_grid(
     text: str, # COLUMNSxROWS, such as 3x2
 ):
     "Columns and rows"
-    a, _, b = str(text).lower().replace('×', 'x').partition('x')
-    if not (a.strip().isascii() and a.strip().isdigit() and b.strip().isascii() and b.strip().isdigit()
-            and 1 <= int(a[-6:]) * int(b[-6:]) <= 1024 and len(a + b) < 9):
+    m = re.fullmatch(r'\s*(\d{1,4})\s*[xX×]\s*(\d{1,4})\s*', str(text), re.ASCII)
+    if not m or not 1 <= int(m[1]) * int(m[2]) <= 1024:
         raise ValueError(f"--grid '{text}' was given; expected columns x rows, such as 3x2, 1024 cells at most")
-    return int(a), int(b)
+    return int(m[1]), int(m[2])
 
 def deal(
     n: int,         # images
@@ -109,6 +109,9 @@ def deal(
     "Which image is which key frame, `(keyframes, cells)`"
     if keyframes is None and n % cells:
         raise ValueError(f'{n} images were given for {cells} films; expected a multiple of {cells}, or --keyframes')
+    if keyframes is None and n // cells > 10_000:
+        raise ValueError(f'{n} images were given, which makes {n // cells} key frames of each film; expected 10000 at '
+                         'most: give fewer images, or --keyframes')
     keyframes = n // cells if keyframes is None else keyframes
     if not 1 <= keyframes <= 10_000: raise ValueError(f'--keyframes {keyframes} was given; expected 1-10000')
     return (torch.arange(keyframes * cells) % n).view(keyframes, cells)
@@ -181,6 +184,7 @@ def save_gif(
     images,        # uint8 (N, 3, H, W), or batches of such
     path,          # the file to write
     fps: int = 24, # frames a second; a GIF counts in hundredths
+    total: int | None = None, # not used
 ):
     "Write an animated GIF that starts anew at its end"
     duration, forever = max(round(100 / fps), 2) * 10, b'!\xff\x0bNETSCAPE2.0\x03\x01\0\0\0'
@@ -197,6 +201,7 @@ def save_mp4(
     images,        # uint8 (N, 3, H, W), or batches of such
     path,          # the file to write
     fps: int = 24, # frames a second
+    total: int | None = None, # not used
 ):
     "Write an MP4 (H.264) that any browser plays"
     try:
@@ -213,15 +218,6 @@ def save_mp4(
             out.send(None)
         out.send(frame)
     out.close()
-
-# %% ../../nbs/5_editing/52_film.ipynb #420924da
-def strip(
-    images: torch.Tensor, # uint8 (N, 3, R, R)
-    n: int = 10,          # frames in it, evenly spaced; the first and the last are among them
-):
-    "A few frames side by side, uint8 `(R, n · R, 3)`"
-    at = torch.linspace(0, len(images) - 1, min(n, len(images))).round().long()
-    return tile(images[at], len(at))
 
 # %% ../../nbs/5_editing/52_film.ipynb #52f0d024
 def save_strip(
@@ -245,8 +241,7 @@ def enlarge(
     return images.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
 
 # %% ../../nbs/5_editing/52_film.ipynb #2f90e88d
-FILMS = {'.gif': lambda images, path, fps, total=None: save_gif(images, path, fps),
-         '.mp4': lambda images, path, fps, total=None: save_mp4(images, path, fps), '.png': save_strip}
+FILMS = {'.gif': save_gif, '.mp4': save_mp4, '.png': save_strip}
 
 def check_film(
     path, # the file to write
@@ -255,7 +250,7 @@ def check_film(
     "A `ValueError` for a name or a speed that no film can have"
     if Path(path).suffix not in FILMS:
         raise ValueError(f'{path} was given as a film; expected a name that ends in {", ".join(FILMS)}')
-    if not 1 <= fps <= 100: raise ValueError(f'{fps} frames a second were asked for; expected 1-100')
+    if not 1 <= fps <= 100: raise ValueError(f'--fps {fps} was given; expected 1-100 frames a second')
 
 # %% ../../nbs/5_editing/52_film.ipynb #896a062b
 def save_film(
@@ -266,7 +261,7 @@ def save_film(
 ):
     "Write the frames in the format of the name's ending"
     check_film(path, fps)
-    with renamed(path) as p: FILMS[Path(path).suffix](images, p, fps, **({} if total is None else dict(total=total)))
+    with renamed(path) as p: FILMS[Path(path).suffix](images, p, fps, total)
 
 # %% ../../nbs/5_editing/52_film.ipynb #4035b63a
 def motion_shots(
@@ -300,103 +295,18 @@ def motion(
 
 # %% ../../nbs/5_editing/52_film.ipynb #f06d79ff
 def stages(
-    models: list,        # generators of the same run, smallest first
+    models: list,        # generators of the same run, in the order of the picture's rows
     pairs: list,         # (seed, class), from `choose`
     psi: float = 1.,     # truncation towards the class mean
 ):
     "Images of the same `w` by every stage, enlarged to the largest, uint8 `(stages · N, 3, R, R)`, stage by stage"
-    first, last = models[0], models[-1]
+    first, side = models[0], max(G.resolution for G in models)
     if len({(G.config['w_dim'], G.c_dim, G.z_dim) for G in models}) > 1:
         raise ValueError('stages of different runs were given; expected files stage_016.safetensors, '
                          'stage_032.safetensors, … of one')
     w = codes(first, pairs, psi)[:, :1]
     rows = [frames(G, w.expand(-1, G.num_ws, -1)) for G in models]
-    return torch.cat([enlarge(row, last.resolution // G.resolution) for row, G in zip(rows, models)])
-
-# %% ../../nbs/5_editing/52_film.ipynb #52f0d042
-def read_codes(
-    G: Generator,    # the model
-    inversion: str,  # a file of sgxl.invert
-):
-    "Style codes from a file, `(N, num_ws, w_dim)`, on the model's device"
-    ws = read_weights(inversion)[0].get('w')
-    if ws is None or ws.ndim != 3 or ws.shape[2] != G.synthesis.w_dim or not ws.isfinite().all() or not len(ws):
-        raise ValueError(f'{inversion} holds no style codes of width {G.synthesis.w_dim}; expected '
-                         'inversion.safetensors of sgxl.invert with this model')
-    ws = ws.float().to(next(G.parameters()).device)
-    if ws.shape[1] == G.num_ws: return ws
-    if (ws == ws[:, :1]).all(): return ws[:, :1].repeat(1, G.num_ws, 1)
-    raise ValueError(f'{inversion} holds {ws.shape[1]} codes a picture and this model takes {G.num_ws}; invert with '
-                     'this model, or without --plus')
-
-# %% ../../nbs/5_editing/52_film.ipynb #52f0d043
-@torch.no_grad()
-def find_codes(
-    G: Generator,         # the model
-    inversion: str,       # a file of sgxl.invert, or ''
-    seeds: str,           # or seeds
-    classes: str | None,  # and classes, see `choose`
-    trunc: float = 1.,    # and truncation
-    centroids: torch.Tensor | None = None, # towards the nearest of these
-):
-    "Style codes `(N, num_ws, w_dim)`"
-    if inversion: return read_codes(G, inversion)
-    return codes(G, choose(seeds, classes, G.c_dim, class_names(G)), trunc, None, centroids)
-
-# %% ../../nbs/5_editing/52_film.ipynb #52f0d047
-def verb(
-    verbs: dict, # where it is kept, by name
-    name: str,   # what it is called
-):
-    "Decorator: this function is a verb of a command"
-    def keep(func):
-        shared = list(inspect.signature(common).parameters)
-        own = [n for n in inspect.signature(func).parameters if n not in shared]
-        func.groups = {f'options of {name}': own, 'options of every command that paints': shared}
-        verbs[name] = func
-        return func
-    return keep
-
-def verb_first(
-    words: list, # of the command line
-):
-    "The words with the verb before the options, where it comes after them"
-    for i, (before, word) in enumerate(zip(['', *words], words)):
-        if not word.startswith('-') and (not before.startswith('--') or '=' in before):
-            return [word, *words[:i], *words[i + 1:]]
-    return words
-
-# %% ../../nbs/5_editing/52_film.ipynb #52f0d048
-def run_verbs(
-    verbs: dict, # name -> function with docments
-    words: list, # of the command line
-    prog: str,   # the command's name in messages
-    about: str,  # what it is for
-):
-    "Run the verb that is named; the exit status: 0, or 2 after one sentence on bad input"
-    any_console()
-    if words[:1] in (['-h'], ['--help']):
-        print(f'usage: {prog} VERB [--option value …]\n\n{about}\n')
-        for name, func in verbs.items(): print(f'  {name:12} {func.__doc__}')
-        print(f'\nOptions of a verb: {prog} VERB --help')
-        return 0
-    name, *rest = verb_first(words) or ['']
-    if name in verbs: return run_command(verbs[name], rest, f'{prog} {name}')
-    what = f'{name} was given' if name and name[0] != '-' else 'no verb was given'
-    make_parser(lambda: None, prog).error(f'{what}; expected one of {", ".join(verbs)}')
-
-# %% ../../nbs/5_editing/52_film.ipynb #52f0d049
-def verbs_command(
-    verbs: dict, # name -> function with docments
-    about: str,  # what the command is for
-):
-    "Decorator for a door's main function, as `command` for functions without verbs"
-    def run(func):
-        spec = func.__globals__.get('__spec__')                                  # None in a notebook and in a script
-        if func.__module__ == '__main__' and spec is not None:
-            raise SystemExit(run_verbs(verbs, sys.argv[1:], f'python -m {spec.name}', about))
-        return func
-    return run
+    return torch.cat([enlarge(row, side // G.resolution) for row, G in zip(rows, models)])
 
 # %% ../../nbs/5_editing/52_film.ipynb #1db27591
 VERBS = {}
@@ -431,24 +341,38 @@ def _check(o, picture=False):
         value = getattr(o, name, high)
         if not low <= value <= high: raise ValueError(f'--{name} {value} was given; expected {low} to {high}')
     check_look({k: getattr(o, k, 0) for k in ('x', 'y', 'angle', 'wider')})
+    check_source(getattr(o, 'inversion', ''), o.trunc, getattr(o, 'centroids', ''))
     if not picture: check_film(o.out, o.fps); parse_grid(o.grid)
 
 # %% ../../nbs/5_editing/52_film.ipynb #52f0d061
-def _begin(o):
+def _deal(n, o, least):
+    "Which image is which key frame; a `ValueError` if a film has fewer than `least` of them"
+    columns, rows = parse_grid(o.grid)
+    dealt = deal(n, columns * rows, o.keyframes)
+    if len(dealt) >= least: return dealt
+    if o.keyframes is not None:
+        raise ValueError(f'--keyframes {o.keyframes} was given; a walk goes through {least} or more')
+    made = f'{n} images in {o.grid} films make 1 key frame each' if n > 1 else '1 image makes 1 key frame'
+    raise ValueError(f'{made}; expected {least} or more: give more images, a smaller --grid, or --keyframes')
+
+# %% ../../nbs/5_editing/52_film.ipynb #52f0d082
+def _begin(o, least=1):
     "The model, and the codes of the key frames `(keyframes, cells, 1 or num_ws, w_dim)`"
     device = pick_device(o.device)
     if device.type == 'cpu': keep_memory()
     G = load(o.model, device)
-    columns, rows = parse_grid(o.grid)
     if any(getattr(o, k, 0) for k in ('x', 'y', 'angle', 'wider')): check_movable(G)
+    ws = read_codes(G, o.inversion) if o.inversion else None
+    pairs = None if o.inversion else choose(o.seeds, o.classes, G.c_dim, class_names(G))
+    dealt = _deal(len(ws if pairs is None else pairs), o, least)
     new = bool(o.centroids) and not Path(o.centroids).exists()
-    if not o.inversion: choose(o.seeds, o.classes, G.c_dim, class_names(G))       # refused before anything is computed
     near = find_centroids(G, o.modes) if new else load_centroids(o.centroids, G) if o.centroids else None
-    ws = find_codes(G, o.inversion, o.seeds, o.classes, o.trunc, near)
-    ws = ws[deal(len(ws), columns * rows, o.keyframes)]
+    if ws is None: ws = codes(G, pairs, o.trunc, None, near)
     if new: save_centroids(near, o.centroids)
+    ws = ws[dealt]
     return G, ws[:, :, :1] if (ws == ws[:, :, :1]).all() else ws
 
+# %% ../../nbs/5_editing/52_film.ipynb #52f0d083
 def _shoot(G, shots, o):
     "Paint the shots and write the film, batch by batch"
     columns, rows = parse_grid(o.grid)
@@ -471,7 +395,7 @@ def _walk(
     "a film from key frame to key frame"
     o = SimpleNamespace(**{**filmed(**kwargs), **locals()})
     _check(o)
-    G, stops = _begin(o)
+    G, stops = _begin(o, least=2)
     _shoot(G, walk_shots(stops, o.steps, loop, way, x=x, y=y, angle=angle, wider=o.wider), o)
 
 # %% ../../nbs/5_editing/52_film.ipynb #52f0d063
@@ -526,7 +450,7 @@ def _extrapolate(
 @verb(VERBS, 'stages')
 @delegates(common)
 def _stages(
-    model: str = 'digits_016,digits', # generators of the same run, smallest first, commas between
+    model: str = 'digits_016,digits', # generators of the same run, a row each, commas between
     out: str = '',          # picture to write, .png; must be given
     scale: int = 0, # each pixel becomes a square of so many; 0: small images become about 128 pixels wide
     **kwargs,               # see `common`
@@ -536,7 +460,7 @@ def _stages(
     _check(o, picture=True)
     models = [load(m.strip(), pick_device(o.device)) for m in model.split(',')]
     pairs = choose(o.seeds, o.classes, models[0].c_dim, class_names(models[0]))
-    _picture(stages(models, pairs, o.trunc), len(pairs), models[-1].resolution, o)
+    _picture(stages(models, pairs, o.trunc), len(pairs), max(G.resolution for G in models), o)
 
 # %% ../../nbs/5_editing/52_film.ipynb #0215659d
 def main(

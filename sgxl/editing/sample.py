@@ -5,9 +5,11 @@
 # %% auto #0
 __all__ = ['choose', 'noise', 'codes', 'paint', 'tile', 'save_picture', 'save_grid', 'find_centroids', 'to_centroids',
            'save_centroids', 'load_centroids', 'check_movable', 'moved', 'extrapolate', 'wide_side', 'view', 'save_png',
-           'npz_writer', 'save_npz', 'caption', 'save_sheets', 'check_look', 'check_options', 'common', 'main']
+           'npz_writer', 'save_npz', 'caption', 'save_sheets', 'read_codes', 'find_codes', 'check_source', 'check_look',
+           'check_options', 'common', 'verb', 'main']
 
 # %% ../../nbs/5_editing/51_sample.ipynb #2e5e3e31
+import inspect
 import math
 import time
 import zipfile
@@ -306,6 +308,61 @@ def save_sheets(
         if names and c is not None: sheet = caption(sheet, known.label(c))
         save_picture(sheet, folder / ('all.png' if c is None else f'class{c}.png'))
 
+# %% ../../nbs/5_editing/51_sample.ipynb #51c0d032
+def read_codes(
+    G: Generator,    # the model
+    inversion: str,  # a file of sgxl.invert
+):
+    "Style codes from a file, `(N, num_ws, w_dim)`, on the model's device"
+    ws = read_weights(inversion)[0].get('w')
+    _check_codes(ws, inversion, G.synthesis.w_dim)
+    ws = ws.float().to(next(G.parameters()).device)
+    if ws.shape[1] == G.num_ws: return ws
+    if (ws == ws[:, :1]).all(): return ws[:, :1].repeat(1, G.num_ws, 1)
+    raise ValueError(f'{inversion} holds {ws.shape[1]} codes a picture and this model takes {G.num_ws}; invert with '
+                     'this model, or without --plus')
+
+# %% ../../nbs/5_editing/51_sample.ipynb #51c0d034
+def _check_codes(ws, inversion, width):
+    "A `ValueError` that says why these cannot be style codes of a model"
+    if ws is None:
+        raise ValueError(f'{inversion} holds no style codes; expected inversion.safetensors, as sgxl.invert writes it')
+    if ws.ndim != 3 or not ws.numel():
+        raise ValueError(f'{inversion} holds a w of shape {tuple(ws.shape)}; expected one row of style codes or more, '
+                         f'(pictures, layers, {width}): give inversion.safetensors of sgxl.invert')
+    if ws.shape[2] != width:
+        raise ValueError(f'{inversion} holds style codes of width {ws.shape[2]} and this model takes {width}; give the '
+                         'model that the pictures were inverted with, or invert them with this one')
+    if not ws.isfinite().all():
+        raise ValueError(f'{inversion} holds style codes that are not finite; the search has failed: invert the '
+                         'pictures again, with a smaller --lr')
+
+# %% ../../nbs/5_editing/51_sample.ipynb #51c0d035
+@torch.no_grad()
+def find_codes(
+    G: Generator,         # the model
+    inversion: str,       # a file of sgxl.invert, or ''
+    seeds: str,           # or seeds
+    classes: str | None,  # and classes, see `choose`
+    trunc: float = 1.,    # and truncation
+    centroids: torch.Tensor | None = None, # towards the nearest of these
+):
+    "Style codes `(N, num_ws, w_dim)`"
+    if inversion: return read_codes(G, inversion)
+    return codes(G, choose(seeds, classes, G.c_dim, class_names(G)), trunc, None, centroids)
+
+# %% ../../nbs/5_editing/51_sample.ipynb #51c0d037
+def check_source(
+    inversion: str,      # a file of sgxl.invert; '': the codes are those of seeds
+    trunc: float = 1.,   # truncation; 1: none
+    centroids: str = '', # file of centroids; '': none
+):
+    "A `ValueError` if codes from a file are to be truncated"
+    given = f'--trunc {trunc}' if trunc != 1 else f'--centroids {centroids}' if centroids else ''
+    if inversion and given:
+        raise ValueError(f'{given} was given together with --inversion {inversion}; only the codes of seeds are '
+                         'truncated: leave one of the two out')
+
 # %% ../../nbs/5_editing/51_sample.ipynb #51c0d020
 def check_look(
     look: dict, # options of `view`
@@ -380,6 +437,20 @@ def common(
 ):
     "Options that all commands that paint have in common"
     return locals()
+
+# %% ../../nbs/5_editing/51_sample.ipynb #51c0d041
+def verb(
+    verbs: dict, # where it is kept, by name
+    name: str,   # what it is called
+):
+    "Decorator: this function is a verb of a command"
+    def keep(func):
+        shared = list(inspect.signature(common).parameters)
+        own = [n for n in inspect.signature(func).parameters if n not in shared]
+        func.groups = {f'options of {name}': own, 'options of every command that paints': shared}
+        verbs[name] = func
+        return func
+    return keep
 
 # %% ../../nbs/5_editing/51_sample.ipynb #bb612898
 @delegates(common)
