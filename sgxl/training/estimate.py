@@ -487,6 +487,8 @@ def three(
     return f'{x:,.0f}' if x >= 100 else f'{x:.3g}'
 
 _PARTS = 'generator', 'features', 'heads', 'guidance'
+_HEAD = (f'{"stage":>7}{"10⁹ madds":>11}{"images/s":>10}{"h/10⁶ img":>11}{"micro":>7}{"memory":>12}' +
+         ''.join(f'{n:>11}' for n in _PARTS))
 
 def _row(e, rate, micro):
     "An estimate as a line of the table"
@@ -503,13 +505,10 @@ def costs(
     networks: list = None, # feature networks, if there are some already; they are moved to the device
 ) -> str:
     "What the stages of a run cost on this machine"
-    networks = networks or untrained(cfg.features, cfg.feature_sizes())[:cfg.networks or None]
-    networks = [net.to(device) for net in networks]
+    networks = [n.to(device) for n in networks or untrained(cfg.features, cfg.feature_sizes())[:cfg.networks or None]]
     guided = [bool(cfg.guidance and cfg.classifier and s.resolution >= cfg.guidance_from) for s in cfg.schedule()]
     guide = untrained(cfg.classifier)[0].to(device) if any(guided) else None
-    have, short = free_memory(device, world), []
-    rows, speed = [f'{"stage":>7}{"10⁹ madds":>11}{"images/s":>10}{"h/10⁶ img":>11}{"micro":>7}{"memory":>12}' +
-                   ''.join(f'{n:>11}' for n in _PARTS)], {}
+    have, short, rows, speed = free_memory(device, world), [], [_HEAD], {}
     for i, (s, g) in enumerate(zip(cfg.schedule(), guided, strict=True)):
         e, speed[g] = estimate(cfg, i, c_dim, networks, guide if g else None, device, clock, speed.get(g))
         sizes = [cfg.micro] if cfg.micro else micro_sizes(cfg, s.batch, world)
