@@ -208,6 +208,7 @@ def load_features(
     seed=0, # of the first network; the next ones count up from it
     default=('tf_efficientnet_lite0', 'deit_base_distilled_patch16_224'), # the networks that `random` alone stands for
     sizes=(), # side in pixels for each network, or one for all; none: their own; `size=` in brackets wins
+    untrained=False, # random weights in place of those that are named?
 ):
     "The feature networks that a command line asks for"
     if spec.strip() == 'random': spec = ','.join(f'{name}=random' for name in default)
@@ -223,5 +224,5 @@ def load_features(
             raise ValueError(
                 f"{item!r} sets {min(clash)} in brackets, which are for mean, std, size and the architecture")
         if sizes: options = dict(size=sizes[i % len(sizes)]) | options
-        networks.append(FeatureNetwork(m[1], m[3], seed + i, **options))
+        networks.append(FeatureNetwork(m[1], 'random' if untrained else m[3], seed + i, **options))
     return networks

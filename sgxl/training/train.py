@@ -103,10 +103,12 @@ def check_images(
 def check_heads(
     cfg: TrainConfig, # the settings
     data: ImageData,  # the training images
+    networks: list = None, # feature networks, if there are some already; None: untrained ones are made
 ):
     "Do heads that were asked for by name fit? A `ValueError` says why not"
     if cfg.heads not in ('', 'new'):
-        with_heads(cfg, untrained(cfg.features, cfg.feature_sizes())[:cfg.networks or None], data, find_heads(cfg))
+        networks = networks or untrained(cfg.features, cfg.feature_sizes())[:cfg.networks or None]
+        with_heads(cfg, networks, data, find_heads(cfg))
 
 # %% ../../nbs/3_training/36_train.ipynb #5834e5d1
 def prepare(
@@ -155,12 +157,13 @@ def dry_run(
     if said: report(said)
     nets = untrained(cfg.features, cfg.feature_sizes())[:cfg.networks or None]
     check_origin(cfg)
-    if data: cfg = settle_train(cfg, data); check_heads(cfg, data)
+    if data: cfg = settle_train(cfg, data); check_heads(cfg, data, nets)
     D = make_discriminator(cfg, nets, classes, torch.zeros(classes, nets[0].num_features), cfg.schedule()[0].resolution)
     _, device = start_ranks(cfg.device)
+    allow_tf32(device, cfg.tf32)
     report(
-        '\n'.join([describe(cfg, classes, world=world, layers=True), '', costs(cfg, classes, world, device),
-                      say_room(cfg, classes, D)])
+        '\n'.join([describe(cfg, classes, world=world, layers=True), '',
+                   costs(cfg, classes, world, device, networks=nets), say_room(cfg, classes, D)])
     )
 
 # %% ../../nbs/3_training/36_train.ipynb #f0b55cc6
