@@ -257,7 +257,7 @@ def fid(
     ranks: Ranks | None = None, # processes that share the work; default: this one alone
     **kwargs,            # of `fake_moments`
 ):
-    "Fréchet distance between generated and real images at the generator's resolution"
+    "Fréchet distance between generated and real images at the generator's resolution, in one call for notebooks"
     real = real_moments(net, data, G.resolution) if real is None else real
     return agree(frechet(real, fake_moments(net, G, data, ranks=ranks, **kwargs)), ranks or Ranks())
 
