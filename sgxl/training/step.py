@@ -286,10 +286,12 @@ def micro_batches(
     images: torch.Tensor, # this rank's real images
     ranks: Ranks,         # who we are
 ):
-    "Yield `(first of this rank's images, rows of the whole batch)`"
+    "Yield `(own, rows)`: slices of this rank's images, and of the whole batch"
     mine = len(images)
-    for at in range(0, mine, rules.micro or mine):
-        yield at, slice(ranks.rank * mine + at, ranks.rank * mine + min(at + (rules.micro or mine), mine))
+    first, n = ranks.rank * mine, rules.micro or mine
+    for at in range(0, mine, n):
+        end = min(at + n, mine)
+        yield slice(at, end), slice(first + at, first + end)
 
 # %% ../../nbs/3_training/33_step.ipynb #3a7c3e02
 class Reduction:
@@ -306,10 +308,8 @@ class Reduction:
         "Begin sums from now on"
         self.sums.append(GradientSums(trainable(net), self.ranks))
 
-    def passed(self,
-        net: torch.nn.Module, # whose last backward pass is over
-    ):
-        "Begin what is left of its sums, before those of another network"
+    def passed(self):
+        "The last backward pass of the network that is watched is over: begin what is left of its sums"
         self.sums[-1].begin_rest()
 
 # %% ../../nbs/3_training/33_step.ipynb #3a7c3e04
@@ -353,18 +353,17 @@ def accumulate_gradients(
     r1, total = rules.r1 if rules.r1 and rules.r1.due(step) else None, sums(device)
     draws = draws.to(device)
     if not rules.fresh: images, labels = to_device(images, device), to_device(labels, device)
-    for at, rows in micro_batches(rules, images, ranks):
-        last = at + len(range(rows.start, rows.stop)) == len(images)
+    for own, rows in micro_batches(rules, images, ranks):
+        last = own.stop == len(images)
         if last and not due: reduce.watch(p.G)
         g, maps, c = generator_gradients(p, rules, draws, rows)
         if last and due: reduce.watch(p.G)
         if due: total[4:] += path_gradients(p, rules.path, draws, rows, seed, images_seen)
         total[:2] += g
-        if last: reduce.passed(p.G)
+        if last: reduce.passed()
         if rules.fresh: continue
-        some = slice(at, at + len(range(rows.start, rows.stop)))
         if last: p.D.requires_grad_(True); reduce.watch(p.D)
-        total[2:4] += discriminator_gradients(p, rules, draws, rows, images[some], labels[some], maps, c, r1)
+        total[2:4] += discriminator_gradients(p, rules, draws, rows, images[own], labels[own], maps, c, r1)
     return total
 
 # %% ../../nbs/3_training/33_step.ipynb #5a0c11e3
@@ -569,9 +568,8 @@ def accumulate_fresh(
     device, r1 = next(p.G.parameters()).device, rules.r1 if rules.r1 and rules.r1.due(step) else None
     draws, images, labels = draws.to(device), to_device(images, device), to_device(labels, device)
     total = sums(device)
-    for at, rows in micro_batches(rules, images, ranks):
-        some = slice(at, at + len(range(rows.start, rows.stop)))
-        if some.stop == len(images): p.D.requires_grad_(True); reduce.watch(p.D)
-        total[2:4] += discriminator_gradients(p, rules, draws, rows, images[some], labels[some],
+    for own, rows in micro_batches(rules, images, ranks):
+        if own.stop == len(images): p.D.requires_grad_(True); reduce.watch(p.D)
+        total[2:4] += discriminator_gradients(p, rules, draws, rows, images[own], labels[own],
                                               *fresh_fakes(p, rules, draws, rows), r1)
     return total
