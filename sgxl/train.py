@@ -7,6 +7,7 @@ __all__ = ['main']
 
 # %% ../nbs/9_doors/90_train.ipynb #cb6bfe9f
 from .common.commands import command
+from .editing.models import find_model
 from .training.config import TrainConfig
 from .training.train import train
 
@@ -14,4 +15,5 @@ from .training.train import train
 @command(options=TrainConfig)
 def main(**given):
     "Train StyleGAN-XL: the stem, then stage after stage. The same command again resumes."
+    if given.get('from_model'): given['from_model'] = str(find_model(given['from_model']))    # downloaded once
     train(**given)

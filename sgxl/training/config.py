@@ -36,7 +36,7 @@ class TrainConfig:
     stages: str = '16,32'        # resolutions, each twice the one before
     # first resolution to train, of those; 0: the first, or with --from-model the first that is larger
     start_stage: int = 0
-    # generator file to go on from: the first stage is grown from it; empty: begin with nothing
+    # generator to go on from, by name, address or file: the first stage is grown from it; empty: begin with nothing
     from_model: str = ''
     # with --from-model: a published discriminator's heads to begin with, or 'new'; empty: MODEL.heads.safetensors where
     # it fits, else new
