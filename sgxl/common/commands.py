@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Positional', 'PLAIN', 'rng', 'keep_memory', 'make_parser', 'any_console', 'is_ours', 'expand_home', 'run_command',
            'command', 'verb_first', 'run_verbs', 'verbs_command', 'parse_numbers', 'pick_device', 'to_device', 'Ranks',
-           'GradientSums']
+           'leave_group', 'GradientSums']
 
 # %% ../../nbs/8_floor/80_commands.ipynb #1b209e77
 import argparse
@@ -261,6 +261,11 @@ class Ranks:
     def wait(self):
         "Wait for all ranks"
         if self.world > 1: dist.barrier()
+
+# %% ../../nbs/8_floor/80_commands.ipynb #80a0f002
+def leave_group():
+    "Leave the group of processes, where this one is in a group by gloo; with NCCL the driver sees to it"
+    if dist.is_available() and dist.is_initialized() and dist.get_backend() == 'gloo': dist.destroy_process_group()
 
 # %% ../../nbs/8_floor/80_commands.ipynb #57abbe02
 class GradientSums:

@@ -8,6 +8,7 @@ __all__ = ['SEEN', 'OF_CLASSES', 'PAIRS', 'MOVES', 'NAMES', 'load_npz', 'load_im
            'cache_folder', 'table', 'rates', 'report', 'evaluate']
 
 # %% ../../nbs/4_scores/46_evaluation.ipynb #91d320cf
+import atexit
 import inspect
 import json
 import math
@@ -24,7 +25,7 @@ from tqdm import tqdm
 
 # %% ../../nbs/4_scores/46_evaluation.ipynb #a646cbae
 import sgxl
-from ..common.commands import Ranks, keep_memory, rng
+from ..common.commands import Ranks, keep_memory, leave_group, rng
 from ..generator.file import load_generator
 from ..images import ImageData, load_data
 from sgxl.scores import (
@@ -276,6 +277,7 @@ def start(
     else: torch.cuda.set_device(name)
     if int(os.environ.get('WORLD_SIZE', 1)) > 1 and not dist.is_initialized():
         dist.init_process_group('gloo' if name == 'cpu' else 'nccl')
+        atexit.register(leave_group)
     return Ranks(), torch.device(name)
 
 # %% ../../nbs/4_scores/46_evaluation.ipynb #1f17a416

@@ -9,6 +9,7 @@ __all__ = ['GROUP_FILES', 'STOP', 'GRACE', 'SAVE', 'LOST', 'device_name', 'start
            'launch']
 
 # %% ../../nbs/7_runs/74_processes.ipynb #0cd3b36a
+import atexit
 import ctypes
 import hashlib
 import logging
@@ -31,7 +32,7 @@ from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from ..common.commands import Ranks, is_ours, keep_memory
+from ..common.commands import Ranks, is_ours, keep_memory, leave_group
 from .config import TrainConfig
 
 # %% ../../nbs/7_runs/74_processes.ipynb #5d05a1b2
@@ -101,6 +102,7 @@ def init_group(
     store, rank, world = next(dist.rendezvous('env://', timeout=timeout))
     dist.init_process_group(backend, store=shared_store(store, rank, world, timeout), rank=rank, world_size=world,
                             timeout=timeout)
+    atexit.register(leave_group)
 
 # %% ../../nbs/7_runs/74_processes.ipynb #1691e845
 def maps_dtype(
