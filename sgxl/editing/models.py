@@ -154,6 +154,9 @@ def _from_path(path):
     "The generator's file of a path: itself, the one in a folder, or what is made of a published checkpoint"
     inside = [path / n for n in ('generator.safetensors', 'model.safetensors') if (path / n).is_file()]
     if inside: return inside[0]
+    if path.is_dir():
+        raise ValueError(f'{path} was given as model; it is a folder without generator.safetensors or '
+                         'model.safetensors: give the folder of a finished run, or a file')
     if not path.is_file() or path.stat().st_size == 0 or not is_pickle(path): return path
     with open(path, 'rb') as f:
         if f.read(1) != b'\x80': return path                                  # a pickle in name only
