@@ -22,7 +22,7 @@ def main(
     onnx: str = '',  # the .onnx file to write: inputs z (N, z_dim), class (N,), psi (1,), output images (N, 3, H, W)
     torch: str = '', # the .pt2 file to write, for torch.export.load; the same inputs in this order
     folder: str = '', # the folder to write: model, configuration, samples and model card, as on the Hugging Face Hub
-    push: str = '',   # the repository OWNER/NAME of the Hub to upload these to
+    push: str = '',   # repository OWNER/NAME of the Hub to upload these to; if MODEL is a folder with a card, as it is
     private: bool = False, # make a new repository visible to its owner alone?
     license: str = '', # licence in the model card, by the Hub's names, such as cc-by-nc-4.0
 ):
@@ -42,4 +42,6 @@ def main(
         save_program(G, torch, class_names(G))
         print(f'{torch}: {said}, {Path(torch).stat().st_size / 1e6:.1f} MB')
     if folder: print(f'{save_folder(path, folder, push, license)}: {said}, with a model card')
-    if push: print(f'{push}: {said}, {push_to(path, push, private, license)}')
+    if push:
+        ready = folder or (model if Path(model, 'README.md').is_file() else path)
+        print(f'{push}: {said}, {push_to(ready, push, private, license)}')

@@ -264,7 +264,7 @@ class Ranks:
 
 # %% ../../nbs/8_floor/80_commands.ipynb #80a0f002
 def leave_group():
-    "Leave the group of processes, where this one is in a group by gloo; with NCCL the driver sees to it"
+    "Leave the group of processes, where this one is in a group by gloo; one by NCCL is left as it is"
     if dist.is_available() and dist.is_initialized() and dist.get_backend() == 'gloo': dist.destroy_process_group()
 
 # %% ../../nbs/8_floor/80_commands.ipynb #57abbe02

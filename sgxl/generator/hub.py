@@ -75,11 +75,13 @@ def model_card(
     license: str = '', # what the Hub calls it, such as cc-by-nc-4.0 or other
 ):
     "The text of a model card, Markdown with the header that the Hub reads"
+    if not re.fullmatch(r'[a-z0-9.+-]*', license):
+        raise ValueError(f"license '{license}' was given; expected the Hub's name of one, such as cc-by-4.0 or other")
     (config, notes), settings, name = read_notes(path), _settings(path), f'hf-hub:{repo or "someone/model"}'
     classes = ' --classes 0-3' if config['c_dim'] > 3 else ''
     parts = [HEADER + f'license: {license}\n' * bool(license) + '---',
              f'# {repo.rpartition("/")[2] or "A StyleGAN-XL generator"}', '![samples](samples.png)',
-             'Each row is one z' + (', each column a class.' if config['c_dim'] else ' a picture.'),
+             'A row for each z, a column for each class.' if config['c_dim'] else 'Each picture has a z of its own.',
              '\n'.join(f'- {fact}' for fact in _facts(config, notes)),
              f'## Use\n\n```python\nimport sgxl\nG = sgxl.load({name!r})\n```\n\n```sh\n'
              f'python -m sgxl.sample --model {name}{classes} --seeds 0-7 --out samples\n```',
@@ -126,20 +128,20 @@ def _said(repo, doing, advice):
 
 # %% ../../nbs/3_training/39_hub.ipynb #39b0001b
 def push(
-    path,                  # a generator's file
+    path,                  # a generator's file, or a folder of `save_folder`, whose card may have been edited
     repo: str,             # OWNER/NAME; made if it is not there
     private: bool = False, # visible to its owner alone? (only where the repository is new)
-    license: str = '',     # for the card
+    license: str = '',     # for the card that is written for a file
     token: str = None,     # None: of `hf auth login` or HF_TOKEN
 ):
     "Upload model, configuration, samples and card in one commit; returns its address"
     repository_of(f'hf-hub:{repo}')
-    advice = 'check the name, the network and your token: hf auth login'
-    with TemporaryDirectory() as folder, _said(repo, 'written', advice):
-        save_folder(path, folder, repo, license)
-        api = HfApi(token=token)
-        api.create_repo(repo, private=private, exist_ok=True)
-        return api.upload_folder(repo_id=repo, folder_path=folder, commit_message='A generator of sgxl').commit_url
+    api = HfApi(token=token)
+    with TemporaryDirectory() as new:
+        folder = path if Path(path).is_dir() else save_folder(path, new, repo, license)
+        with _said(repo, 'written', 'check the name, the network and your token: hf auth login'):
+            api.create_repo(repo, private=private, exist_ok=True)
+            return api.upload_folder(repo_id=repo, folder_path=folder, commit_message='A generator of sgxl').commit_url
 
 # %% ../../nbs/3_training/39_hub.ipynb #39b0001c
 def pull(

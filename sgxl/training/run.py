@@ -409,7 +409,7 @@ def advance(self: Run):
     if self.state.images not in self.state.kept['ends']: self.state.kept['ends'].append(self.state.images)
     if self.growth.advance() is None: return False
     G, D = self.grown(best), self.gan.D
-    self.state.goal, self.state.sums = None, {}
+    self.state.goal = None                                                    # of a tick that was under way
     self.state.stage_images, self.best, self.state.kept['best'], self.state.micro = 0, None, None, self.cfg.micro
     self.make_gan(G, D if self.cfg.carry_discriminator else
               self.discriminator(None if D.embedding is None else D.embedding.detach().cpu()))
