@@ -325,7 +325,9 @@ def quick_check(
 ):
     "One line: how many images of how many classes; and of a few of them, sizes, greys, and those that cannot be read"
     counts = data.labels[:data.count].bincount(minlength=data.num_classes).tolist()
-    what = f'{data.num_classes:,} classes of {min(counts):,} to {max(counts):,}' if data.num_classes else 'no classes'
+    low, high = (min(counts), max(counts)) if counts else (0, 0)
+    each = f'{low:,} each' if low == high else f'{low:,} to {high:,}'
+    what = f'{data.num_classes:,} classes of {each}' if data.num_classes else 'no classes'
     looked, sizes, grey, bad = _sample_of(data, most)
     doubled = ' and their mirror images' * data.mirror
     line = f'{data.name}: {data.count:,} images{doubled}, {what}; of {looked} looked at'
