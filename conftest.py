@@ -2,6 +2,7 @@
 in a process of its own.
 
     pytest                                    # all of it, as many notebooks at a time as there are cores (pytest-xdist)
+    pytest --stories                          # the long ones that this leaves out: `stories` in pyproject.toml
     pytest nbs/1_generator/12_ops.ipynb --nb-flags slow   # one chapter, with the cells marked `#| slow`
 
 Importing PyTorch and its company takes longer than many a chapter. It is done once, in a server that only imports;
@@ -30,6 +31,8 @@ ROOT = Path(__file__).resolve().parent
 def pytest_addoption(parser):
     parser.addoption('--nb-flags', default='',
                      help='run the cells of these flags too, of those that tst_flags in settings.ini leaves out')
+    parser.addini('stories', 'notebooks that take minutes, which only --stories and their own names run', 'linelist')
+    parser.addoption('--stories', action='store_true', help="run the long notebooks, and none but these")
     parser.addoption('--nb-timeout', type=float, default=1800, help='seconds a notebook may take')
 
 
@@ -50,7 +53,18 @@ def usable_cores():
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    "A plain `pytest` that finds no notebook in one of its folders has tested less than it seems to: that is an error"
+    "Long notebooks run when they are asked for; a plain `pytest` that finds none in one of its folders is an error"
+    check_folders(config, items)
+    named = {Path(config.invocation_params.dir, a).resolve() for a in config.args if a.endswith('.ipynb')}
+    stories, wanted = {config.rootpath/p for p in config.getini('stories')}, config.getoption('--stories')
+    left_out = [i for i in items if i.path not in named and (i.path in stories) != wanted]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [i for i in items if i not in left_out]
+
+
+def check_folders(config, items):
+    "A plain `pytest` that finds no notebook in one of its folders has tested less than it seems to"
     if config.args_source is config.ArgsSource.ARGS or config.invocation_params.dir != config.rootpath: return
     for folder in config.getini('testpaths'):
         if not any(isinstance(item, Cells) and item.path.is_relative_to(config.rootpath/folder) for item in items):
