@@ -66,7 +66,7 @@ def main(
     if not find_spec('voila'):
         raise ImportError("the panel needs Voilà here: pip install 'sgxl[panel]'; in a notebook it works without")
     if not 0 <= directions <= 64: raise ValueError(f'--directions {directions} was given; expected 0 to 64')
-    models, device = [m for m in model.split(',') if m], pick_device(device)
+    models, device = [m.strip() for m in model.split(',') if m.strip()], pick_device(device)
     if not models: raise ValueError('--model is empty; expected names or files, such as digits')
     loaded = [load(m) for m in models]                                        # to look at; the panel has its own
     if len({(G.config['w_dim'], G.c_dim) for G in loaded}) > 1:

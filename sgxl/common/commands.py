@@ -50,6 +50,7 @@ def _add(parser, name, doc, anno, default):
     text = (doc or '').replace(
         '%', '%%') + ('' if default in (None, '', inspect.Parameter.empty) else f' (default: {default})')
     kw = dict(action=argparse.BooleanOptionalAction) if kind is bool else dict(type=kind, metavar=kind.__name__.upper())
+    if default is inspect.Parameter.empty or anno == Positional: kw['metavar'] = name.upper()
     if default is inspect.Parameter.empty: parser.add_argument(name, help=text, **kw)
     elif anno == Positional: parser.add_argument(name, help=text, nargs='?', default=argparse.SUPPRESS, **kw)
     else: parser.add_argument('--' + name.replace('_', '-'), dest=name, help=text, default=argparse.SUPPRESS, **kw)
@@ -214,9 +215,10 @@ def pick_device(
     if not re.fullmatch(r'cpu|cuda(:\d{1,3})?', name):
         raise ValueError(f'--device {name} was given; expected auto, cpu, cuda, or a numbered one such as cuda:1')
     device = torch.device(name)
-    if device.type == 'cuda' and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(
-            f'--device {name} was given; PyTorch sees {torch.cuda.device_count()} GPUs here: use one of them, or cpu')
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.type == 'cuda' and (device.index or 0) >= there:
+        found = f'sees {there} GPUs here: use one of them, or cpu' if there else 'finds no GPU here: use cpu'
+        raise ValueError(f'--device {name} was given; PyTorch {found}')
     return device
 
 # %% ../../nbs/8_floor/80_commands.ipynb #7f835a02

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FULL', 'CLOSED', 'sync', 'open_fd', 'aside', 'CannotWrite', 'told', 'renamed', 'write_atomically', 'write_text',
-           'remove', 'sweep', 'make_folder', 'owned', 'save_tensors']
+           'remove', 'sweep', 'make_folder', 'owned', 'save_tensors', 'cache_folder']
 
 # %% ../../nbs/8_floor/81_files.ipynb #918f3e72
 import errno
@@ -183,3 +183,9 @@ def save_tensors(
             raise RuntimeError(
                 f'the table of {path} changed its length; this version of safetensors writes it in an unknown way')
         f.seek(8); f.write(text)
+
+# %% ../../nbs/8_floor/81_files.ipynb #37ca0003
+def cache_folder():
+    "The folder `SGXL_CACHE`, else `XDG_CACHE_HOME/sgxl`, else `~/.cache/sgxl`"
+    own, shared = (os.environ.get(k) for k in ('SGXL_CACHE', 'XDG_CACHE_HOME'))
+    return Path(own or Path(shared or '~/.cache', 'sgxl')).expanduser()

@@ -29,7 +29,7 @@ from sgxl.editing.sample import (
 )
 from .stylemc import Clip, stylemc
 from ..generator import Generator
-from ..generator.file import load_generator, read_notes
+from ..generator.file import load_generator
 from ..scores.metrics import to_uint8
 
 # %% ../../nbs/5_editing/56_edit.ipynb #42ed0008
@@ -84,9 +84,10 @@ def _begin(o):
     "The model and the codes of the pictures; errors come before a folder is made"
     device = pick_device(o.device)
     if device.type == 'cpu': keep_memory()
-    if getattr(o, 'bigger_model', ''): read_notes(find_model(o.bigger_model))
     G = load_generator(find_model(o.model), device)
-    return G, find_codes(G, o.inversion, o.seeds, o.classes, o.trunc)
+    ws, bigger = find_codes(G, o.inversion, o.seeds, o.classes, o.trunc), getattr(o, 'bigger_model', '')
+    o.bigger = _bigger(G, ws, bigger) if bigger else None
+    return G, ws
 
 def _end(what, ws, o): print(f'{what}: {len(ws)} picture{"s" * (len(ws) > 1)} edited; the results are in {o.out}')
 
@@ -113,7 +114,7 @@ def _mix(
 @delegates(edited)
 def _interpolate(
     steps: int = 8,         # frames from picture to picture
-    fps: int = 16,          # frames a second of the film
+    fps: int = 16,          # frames a second of the film, 50 at most
     **kwargs,               # see `edited`
 ):
     "go from picture to picture along straight lines; a strip and a film"
@@ -177,20 +178,26 @@ def sliders(
     return torch.cat([follow(G, ws, d, s) for d in directions for s in strengths])
 
 # %% ../../nbs/5_editing/56_edit.ipynb #5c183688
-def _on_bigger(G, ws, directions, bigger):
-    "The bigger model, and codes and directions as they are there"
-    B = load_generator(find_model(bigger), ws.device)
+def _bigger(G, ws, bigger):
+    "The bigger model; a `ValueError` if codes of the other have no meaning there"
+    B, width = load_generator(find_model(bigger), ws.device), G.synthesis.w_dim
+    if B.synthesis.w_dim != width:
+        raise ValueError(f'--bigger-model {bigger} was given; it has style codes of width {B.synthesis.w_dim} and the '
+                         f'model has {width}: use a model of the same family')
     if not (ws == ws[:, :1]).all():
         raise ValueError('codes of each layer were given together with --bigger-model, whose layers are others; invert '
                          'without --plus')
-    return B, ws[:, :1].repeat(1, B.num_ws, 1), [fitted(B, d, G) for d in directions]
+    return B
 
-def _sliders(G, ws, directions, o, folder):
-    "A sheet for each picture; on the bigger model, if there is one"
-    strengths = [s * o.strength for s in (-1, -.5, 0, .5, 1)]
-    if o.bigger_model: G, ws, directions = _on_bigger(G, ws, directions, o.bigger_model)
+# %% ../../nbs/5_editing/56_edit.ipynb #5c183689
+def _sliders(G, ws, directions, o, names=()):
+    "Keep the directions under these names, and make a sheet for each picture; on the bigger model, if there is one"
+    strengths, shown = [s * o.strength for s in (-1, -.5, 0, .5, 1)], directions
+    if B := o.bigger: G, ws, shown = B, ws[:, :1].repeat(1, B.num_ws, 1), [fitted(B, d, G) for d in directions]
+    folder = make_folder(o.out)
+    for d, name in zip(directions, names, strict=False): d.save(folder / f'{name}.safetensors')
     for i in range(len(ws)):
-        images = to_uint8(sliders(G, ws[i:i + 1], directions, strengths)).cpu()
+        images = to_uint8(sliders(G, ws[i:i + 1], shown, strengths)).cpu()
         save_grid(images, len(strengths), folder / f'sliders_{i:03d}.png')
 
 # %% ../../nbs/5_editing/56_edit.ipynb #56c0d006
@@ -218,9 +225,8 @@ def _ganspace(
     G, ws = _begin(o)
     among = None if classes is None else sorted({c for _, c in choose('0', classes, G.c_dim, class_names(G))})
     found, share = ganspace(G, components, classes=among, layer=layer)
-    directions, folder = [Direction(f'component {i}', w.cpu()) for i, w in enumerate(found)], make_folder(o.out)
-    for i, d in enumerate(directions): d.save(folder / f'component_{i:02d}.safetensors')
-    _sliders(G, ws, directions, o, folder)
+    directions = [Direction(f'component {i}', w.cpu()) for i, w in enumerate(found)]
+    _sliders(G, ws, directions, o, [f'component_{i:02d}' for i in range(len(found))])
     print('share of the variance within classes:', ' '.join(f'{s:.1%}' for s in share)); _end('ganspace', ws, o)
 
 # %% ../../nbs/5_editing/56_edit.ipynb #3f6c1087
@@ -242,8 +248,7 @@ def _stylemc(
     among = parse_numbers(layers, 'layers') if layers else None
     G, ws = _begin(o)
     d = stylemc(G, ws, Clip(clip, ws.device), text, among, steps, lr, keep)
-    folder = make_folder(o.out)
-    d.save(folder / 'direction.safetensors'); _sliders(G, ws, [d], o, folder); _end('stylemc', ws, o)
+    _sliders(G, ws, [d], o, ['direction']); _end('stylemc', ws, o)
 
 # %% ../../nbs/5_editing/56_edit.ipynb #56c0d007
 @verb(VERBS, 'apply')
@@ -257,7 +262,7 @@ def _apply(
     _check(o, 'apply', direction=direction)
     G, ws = _begin(o)
     d = fitted(G, load_direction(direction))
-    _sliders(G, ws, [d], o, make_folder(o.out)); _end('apply', ws, o)
+    _sliders(G, ws, [d], o); _end('apply', ws, o)
 
 # %% ../../nbs/5_editing/56_edit.ipynb #42ed0028
 def main(

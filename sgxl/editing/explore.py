@@ -11,6 +11,7 @@ import time
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
 from html import escape
+from itertools import count
 from pathlib import Path
 
 import ipywidgets as widgets
@@ -279,7 +280,9 @@ def _named_models(models, device):
     named = {}
     for m in models or ('digits_016', 'digits'):
         G = m.to(device) if isinstance(m, Generator) else load(m, device)
-        named[f'{G.resolution}²' if isinstance(m, Generator) else str(m)] = G.eval()
+        name = f'{G.resolution}²' if isinstance(m, Generator) else str(m)
+        free = (f'{name} ({i})' if i > 1 else name for i in count(1))
+        named[next(n for n in free if n not in named)] = G.eval()
     if len({(G.config['w_dim'], G.c_dim) for G in named.values()}) > 1:
         raise ValueError('models of different runs were given to one panel; expected stages of one, or models with the '
                          'same classes and width of w')
@@ -295,10 +298,10 @@ def explore(
 ):
     "A panel; show it by making it the last line of a cell"
     named = _named_models(models, device)
-    G = max(named.values(), key=lambda G: G.resolution)
+    models = dict(sorted(named.items(), key=lambda item: item[1].resolution))
+    G = list(models.values())[-1]
     if isinstance(directions, int):
         found = ganspace(G, directions)[0].cpu() if directions else []
         directions = [Direction(f'component {i}', w) for i, w in enumerate(found)]
     if classes is not None: classes = list(dict.fromkeys(c for _, c in choose('0', classes, G.c_dim, class_names(G))))
-    models = dict(sorted(named.items(), key=lambda item: item[1].resolution))
     return Panel(models, [d if isinstance(d, Direction) else load_direction(d) for d in directions], classes)

@@ -183,7 +183,7 @@ def _gif_parts(frame, duration):
 def save_gif(
     images,        # uint8 (N, 3, H, W), or batches of such
     path,          # the file to write
-    fps: int = 24, # frames a second; a GIF counts in hundredths
+    fps: int = 24, # frames a second, 50 at most; the film has the nearest of 100/2, 100/3, 100/4 …
     total: int | None = None, # not used
 ):
     "Write an animated GIF that starts anew at its end"
@@ -250,7 +250,9 @@ def check_film(
     "A `ValueError` for a name or a speed that no film can have"
     if Path(path).suffix not in FILMS:
         raise ValueError(f'{path} was given as a film; expected a name that ends in {", ".join(FILMS)}')
-    if not 1 <= fps <= 100: raise ValueError(f'--fps {fps} was given; expected 1-100 frames a second')
+    most = 50 if Path(path).suffix == '.gif' else 100
+    if not 1 <= fps <= most:
+        raise ValueError(f'--fps {fps} was given; expected 1-{most} frames a second in a {Path(path).suffix}')
 
 # %% ../../nbs/5_editing/52_film.ipynb #896a062b
 def save_film(
@@ -315,7 +317,7 @@ VERBS = {}
 def filmed(
     out: str = '',          # file to write: .gif, .mp4, or .png for a strip of frames; must be given
     steps: int = 24,        # frames from key frame to key frame, or of each image's motion
-    fps: int = 24,          # frames a second
+    fps: int = 24,          # frames a second; in a GIF 50 at most, and the nearest of 100/2, 100/3, 100/4 …
     grid: str = '1x1',      # films side by side, columns x rows; seeds and classes are dealt to them in turn
     keyframes: int = None,  # of each film, again from the first image if there are too few; left out: all once
     inversion: str = '',    # inverted pictures instead of seeds: inversion.safetensors of sgxl.invert
@@ -418,7 +420,7 @@ def _rotate(
     angle: float = 360.,    # how far it turns, counter-clockwise, in degrees
     **kwargs,               # see `filmed`
 ):
-    "a film of an image that turns"
+    "a film of an image that turns (a model of configuration R)"
     o = SimpleNamespace(**{**filmed(**kwargs), **locals()})
     _check(o)
     G, stops = _begin(o)

@@ -341,8 +341,9 @@ def read_targets(
     resolution: int, # side of the generator's images
 ):
     "Names and images in [-1, 1], `(N, 3, R, R)`"
-    given = []
-    for part in [Path(target)] if os.path.exists(target) else [Path(p.strip()) for p in target.split(',')]:
+    parts, given = [target] if os.path.exists(target) else [p.strip() for p in target.split(',') if p.strip()], []
+    if not parts: raise ValueError(f'{target!r} was given as target; expected a picture, or a folder of pictures')
+    for part in map(Path, parts):
         given += _pictures(part) if os.path.isdir(part) else [part]
     images = [torch.from_numpy(np.array(_open_target(path, resolution))).permute(2, 0, 1) for path in given]
     return _distinct([p.stem for p in given]), torch.stack(images).float() / 127.5 - 1
@@ -517,7 +518,7 @@ def main(
     # who is asked: digits, or name, or name=PATH of one of timm's; left out: digits for digits, else nobody
     classifier: str = '',
     # distance: squeeze (LPIPS, downloaded), PATH of squeezenet1_1, digits (their CNN), pixels; left out: digits for
-    # digits, pixels for other models that come along, else squeeze
+    # digits, pixels for other included models, else squeeze
     lpips: str = '',
     w_init: str = '',         # start from the codes in this inversion.safetensors
     plus: bool = False,       # a code for each layer (W+)?

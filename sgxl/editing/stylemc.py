@@ -7,6 +7,7 @@ __all__ = ['open_clip', 'Clip', 'stylemc']
 
 # %% ../../nbs/5_editing/55_stylemc.ipynb #41be0004
 import difflib
+import logging
 import re
 from pathlib import Path
 
@@ -48,6 +49,8 @@ def _check_tag(package, name, tag):
 # %% ../../nbs/5_editing/55_stylemc.ipynb #eef1286a
 def _make_network(package, name, tag, published):
     "open_clip's network, with the published weights of this tag or with random ones"
+    def wanted(line): return published or 'No pretrained weights' not in line.getMessage()
+    logging.getLogger().addFilter(wanted)
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -55,6 +58,7 @@ def _make_network(package, name, tag, published):
     except Exception as e:
         raise ValueError(f'the weights {tag} of {name} could not be downloaded ({type(e).__name__}); fetch the file '
                          f'elsewhere and write {name}=PATH') from e
+    finally: logging.getLogger().removeFilter(wanted)
 
 def _load_weights(net, tensors, name, source):
     "Load the tensors; a `ValueError` if they are another network's"

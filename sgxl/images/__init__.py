@@ -118,7 +118,7 @@ def _pixels(self: ImageData, own, resolution):
     if resolution in self.arrays: return torch.from_numpy(self.arrays[resolution][own.numpy()])
     if self.count * 3 * resolution ** 2 > self.cache_bytes: return self._decode(own.tolist(), resolution)
     if resolution not in self.cached: self.cached[resolution] = self._decode(range(self.count), resolution)
-    return self.cached[resolution][own]
+    return self.cached[resolution].index_select(0, own)                       # much faster than [own]
 
 # %% ../../nbs/6_images/69_data.ipynb #d5f06ace
 @patch
@@ -169,7 +169,7 @@ def load_data(
     unconditional: bool = False, # leave the classes out of account?
     mirror: bool = False,  # double the set by its mirror images?
     background: str = 'white', # what is seen through transparent parts: white, black, or a colour such as #8040ff
-    white: float = None,   # the value of white in pictures of more than 8 bits that do not say it
+    white: float = None,   # the value of white in grey pictures of more than 8 bits that do not say it
 ):
     "Open a data set; one without classes, or with one, has `num_classes` 0 and labels 0"
     colours(background)

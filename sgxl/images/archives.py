@@ -254,7 +254,9 @@ def index_compressed(
     if len(raw) > 2 * MAX_FILE:
         raise ValueError(f'{path} is a large compressed tar, which can only be read from front to back: '
                          'decompress it and give the .tar')
-    return index(((n, raw[at:at + size]) for n, at, size in tar_files(io.BytesIO(raw), path, len(raw))), path)
+    files = list(tar_files(io.BytesIO(raw), path, len(raw)))
+    for n, _, size in files: check_size(size, n, path)
+    return index(((n, raw[at:at + size]) for n, at, size in files), path)
 
 # %% ../../nbs/6_images/61_archives.ipynb #f4f420a0
 class Files:
@@ -263,8 +265,9 @@ class Files:
     def __init__(self,
         path, # a folder, a .zip, a .tar, or shards such as 'train-{000..146}.tar'
     ):
-        self.path, self.zip, self.where, self.real, self.shards = path, None, {}, {}, '{' in str(path)
-        for p in expand(path): self._add(p)
+        self.path, self.zip, self.where, self.real = path, None, {}, {}
+        self.shards = (paths := expand(path)) != [Path(path)]
+        for p in paths: self._add(p)
         self.names, self.images, self.rest = sorted(self.where), [], []
         for n in self.names: (self.images if n[n.rfind('.'):].lower() in EXTENSIONS else self.rest).append(n)
 
@@ -276,7 +279,9 @@ def _add(self: Files, p):
     "The index of a path, added to the others"
     if not os.path.exists(p):
         raise FileNotFoundError(f'{p} was given as data; there is no such file or folder: check the path')
-    elif p.is_dir(): self.where, self.real = index_folder(p)
+    if self.shards and (p.is_dir() or zipfile.is_zipfile(p) or compressed(p)):
+        raise ValueError(f'{p} was given as a shard; expected a .tar without compression: pack it as one')
+    if p.is_dir(): self.where, self.real = index_folder(p)
     elif zipfile.is_zipfile(p): self.where |= index_zip(p)
     elif not compressed(p) and not tarfile.is_tarfile(p):
         raise ValueError(f'{p} was given as data; expected a folder, a .zip, a .tar, or the name digits')

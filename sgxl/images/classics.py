@@ -168,15 +168,18 @@ def cifar100(
 def open_source(
     # a folder, a .zip, a .tar, shards such as 'train-{000..146}.tar', or an archive of CIFAR or MNIST
     path,
-    labels: str = None, # the user's file of labels
+    labels: str = None, # the user's file of labels, of pictures in files
 ):
     "The pictures found there, as a `Source`"
-    files = Files(path)
+    files, kind = Files(path), None
     names = {n.rpartition('/')[2].removesuffix('.gz').removesuffix('.bin').replace('.idx', '-idx') for n in files.names}
-    if {'data_batch_1', 'test_batch'} & names: return cifar10(files)
-    if 'fine_label_names.txt' in names or 'meta' in names and {'train', 'test'} & names: return cifar100(files)
-    if {'train-images-idx3-ubyte', 't10k-images-idx3-ubyte'} & names: return mnist(files)
-    return image_files(files, labels)
+    if {'data_batch_1', 'test_batch'} & names: kind = cifar10
+    elif 'fine_label_names.txt' in names or 'meta' in names and {'train', 'test'} & names: kind = cifar100
+    elif {'train-images-idx3-ubyte', 't10k-images-idx3-ubyte'} & names: kind = mnist
+    if not kind: return image_files(files, labels)
+    if not labels: return kind(files)
+    raise ValueError(f'{labels} was given as --labels; {path} has labels of its own, which are read: leave --labels '
+                     'out')
 
 # %% ../../nbs/6_images/66_classics.ipynb #da751461
 def pick_split(
@@ -185,15 +188,17 @@ def pick_split(
     path,             # where they are, for messages
     unlabelled: bool = False, # are labels of no account?
 ):
-    "The indices of the split, if all of its images have a label, or none has"
+    """The indices of the split, if all of its images have a label, or none has; pictures outside of all splits, where
+    there are any splits, are in none"""
     found = sorted({s for s in source.splits if s})
     if found and split not in found:
         raise ValueError(f'split {split} was asked for; the data has {", ".join(found)}: name one of these')
-    pick = [i for i, s in enumerate(source.splits) if s in (split, None)]
-    wrong = [] if unlabelled else [source.keys[i] for i in pick if source.keys[i] in source.complaints]
+    pick = [i for i, s in enumerate(source.splits) if s == split or not found]
+    near = [k for k, s in zip(source.keys, source.splits) if s in (split, None)]
+    wrong = [] if unlabelled else [k for k in near if k in source.complaints]
     if wrong:
         more = f' (and {len(wrong) - 1:,} more)' * (len(wrong) > 1)
-        raise ValueError(f'{path} cannot be used: {len(wrong):,} of {len(pick):,} images have no label '
+        raise ValueError(f'{path} cannot be used: {len(wrong):,} of {len(near):,} images have no label '
                          f'that can be used: {wrong[0]}: {source.complaints[wrong[0]]}{more}; label them, remove them, '
                          'prepare the set without them (python -m sgxl.data with --skip-bad), or take no account of '
                          'classes')

@@ -33,7 +33,7 @@ def split_of(
 def level_splits(
     folders: set, # names of all folders of a level
 ):
-    "Folder -> split, if every one of them tells one, and they tell nothing else"
+    "Folder -> split, if every one of them tells one, and their further words are the same"
     told = {f: split_of(f) for f in folders}
     rests = {t and t[1] for t in told.values()}
     certain = None not in rests and len(rests) == 1 and (len(told) > 1 or () in rests)

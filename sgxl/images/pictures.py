@@ -160,7 +160,7 @@ def colours(
 def to_rgb(
     image: Image.Image,        # a picture in any mode that Pillow reads
     background: str = 'white', # what is seen through transparent parts: a colour's name, or its number such as #8040ff
-    white: float = None,       # the value of white in pictures of more than 8 bits that do not say it
+    white: float = None,       # the value of white in grey pictures of more than 8 bits that do not say it
 ):
     "The picture as 8-bit RGB in sRGB, upright"
     icc, behind = image.info.get('icc_profile'), colours(background)
@@ -170,7 +170,7 @@ def to_rgb(
         else: alpha = image.convert('RGBA').getchannel('A') if image.has_transparency_data else None
         image = image.convert({'L': 'L', 'LA': 'L', 'CMYK': 'CMYK'}.get(image.mode)
                               or ('RGB' if alpha is None else 'RGBA'))
-        check_dark(image)
+        check_dark(image, white)
         image = image if image.mode in ('L', 'CMYK') else image.convert('RGB')
         if icc and (change := to_srgb(icc, image.mode)): image = change.apply(image)
         image = image.convert('RGB'); image.info.clear()                       # what its notes said is done
@@ -196,10 +196,15 @@ def deep_alpha(
 
 # %% ../../nbs/6_images/60_pictures.ipynb #dbf9f2e5
 def check_dark(
-    image: Image.Image, # as 8 bits
+    image: Image.Image,  # as 8 bits
+    white: float = None, # the value of white where the file does not say
 ):
-    "Refuse a picture of 16 bits a channel that may have 14 or fewer"
-    if image.info.get('declared', (8,))[0] != 16: return
+    "Refuse a picture of 16 bits a channel that has, or may have, another white than 65535"
+    bits, told, _ = image.info.get('declared', (8, None, False))
+    if bits != 16 or (white := told or white) == 65535: return
+    if white:
+        raise BadImage(f'its channels have 16 bits each, of which only the upper eight can be read, so that white '
+                       f'cannot be {white:g}: save it with 8 bits')
     top = max(high for _, high in image.convert('RGB').getextrema())
     if 0 < top < 64:
         raise BadImage(f'its channels have 16 bits and go up to {top * 256} only, and nothing says which value is '

@@ -149,7 +149,7 @@ def write_images(
                 bad[source.keys[i]] = str(made)
                 if wrote or len(bad) != 200: continue
                 raise ValueError(f'none of the first 200 images of {split} can be used; {bad_line(bad)}: '
-                                 f'{way_on(bad)}or use other images')
+                                 f'repair them, {way_on(bad)}or use other images')
             _write_one(sets, split, number[i], made, work.format, max(source.labels[i], 0))
             wrote += 1
     return bad
@@ -184,7 +184,7 @@ def check_same(
     sides = lambda rs: ', '.join(f'{r}²' for r in rs)
     raise ValueError(f'{len(new)} of the {len(had)} {split} images of {dest} at {sides(complete)} cannot be added at '
                      f'{sides(wanted)} ({bad_line(new)}): '
-                     f'{way_on(new)}or prepare all resolutions together in another folder')
+                     f'repair them, {way_on(new)}or prepare all resolutions together in another folder')
 
 # %% ../../nbs/6_images/68_prepare.ipynb #d2893dae
 def table(
@@ -203,8 +203,8 @@ def _finish(source, pick, split, dest, sets, bad, format):
     "Give the sets their tables and final names; returns how many images they have"
     good = [k for k, i in enumerate(pick) if source.keys[i] not in bad]
     if not good:
-        raise ValueError(f'none of the {len(pick)} images of {split} can be used; {bad_line(bad)}: {way_on(bad)}or '
-                         f'use other images')
+        raise ValueError(f'none of the {len(pick)} images of {split} can be used; {bad_line(bad)}: repair them, '
+                         f'{way_on(bad)}or use other images')
     for s in sets: s.finish(table(source, pick, good, format))
     write_text(dest / f'{split}-files.txt',
                ''.join(f'{image_name(k, format)}\t{source.keys[pick[k]]}\n' for k in good))
@@ -245,7 +245,7 @@ def prepare_split(
 
 # %% ../../nbs/6_images/68_prepare.ipynb #26ce44ac
 def prepare(
-    source: str,            # a folder, .zip, .tar, shards, or an archive of CIFAR-10 or MNIST
+    source: str,            # a folder, .zip, .tar, shards or their URL, or an archive of CIFAR or MNIST
     dest: str,              # the folder to write
     resolutions: list,      # sides, pixels
     crop: str = 'centre',   # 'centre' or 'pad'
@@ -259,10 +259,10 @@ def prepare(
     split: str = 'train',   # what to call a source that is not divided
     splits: list = None,    # the splits to write; default: all
     background: str = 'white', # what is seen through transparent parts: white, black, or a colour such as #8040ff
-    white: float = None,    # the value of white in pictures of more than 8 bits that do not say it
+    white: float = None,    # the value of white in grey pictures of more than 8 bits that do not say it
     array_gb: float = 16.,  # write the array of a resolution if it is smaller than this, GB; 0: none
 ):
-    "Write a source at every resolution; returns `{split: images}` and the bad ones, `{name: what is wrong}`"
+    "Write a source at every resolution; returns `{split: images}`, the bad ones, `{name: what is wrong}`, the `Source`"
     enlarge = load_superres(superres, device) if superres and superres != 'lanczos' else superres
     colours(background)
     how = dict(crop=crop, format=format, shards=shards, superres=superres, background=background, white=white)

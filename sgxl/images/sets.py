@@ -193,8 +193,15 @@ def stamp(
     h = hashlib.sha256()
     for p in expand(path):
         size = os.path.getsize(p); h.update(size.to_bytes(8, 'big'))
-        with open(p, 'rb') as f: f.seek(max(0, size - 2 ** 16)); h.update(f.read())
+        with open(p, 'rb') as f: f.seek(max(0, min(size - 2 ** 16, _contents(f, size)))); h.update(f.read())
     return h.hexdigest()[:16]
+
+def _contents(f, size):
+    "Where the table of contents of a zip begins; the end of a file that is none"
+    f.seek(max(0, size - 50)); end = f.read()
+    if end[-22:-18] != b'PK\5\6': return size
+    # of 65,536 files or 4 GB and more, it is noted before the usual place
+    return int.from_bytes(end[:8] if end[8:12] == b'PK\6\7' else end[-6:-2], 'little')
 
 # %% ../../nbs/6_images/67_sets.ipynb #e5169c83
 def read_notes(
@@ -207,7 +214,17 @@ def read_notes(
         raise ValueError(f'{path} is damaged ({e}); remove {dest} and prepare it again') from e
     if not isinstance(notes, dict):
         raise ValueError(f'{path} is damaged (it holds no table); remove {dest} and prepare it again')
+    for note in notes.values(): _check_note(note, dest)
     return notes
+
+# %% ../../nbs/6_images/67_sets.ipynb #c0d1c005
+def _check_note(note, folder):
+    "Raise a `ValueError` unless this is what `prepare` notes of a split"
+    of = lambda l, kind: isinstance(l, list) and all(type(x) is kind for x in l)
+    good = isinstance(note, dict) and {'source', 'digest', 'shards', 'class_index'} <= set(note)
+    good = good and of(note.get('complete'), int) and of(note.get('classes'), str) and of(note.get('class_names'), str)
+    if not good or type(note.get('images', 0)) is not int or not isinstance(note.get('arrays', {}), dict):
+        raise ValueError(f'sets.json of {folder} is damaged; prepare the set again in a new folder')
 
 # %% ../../nbs/6_images/67_sets.ipynb #e1131713
 # of a set that does not name one
@@ -275,10 +292,16 @@ class StoredSet:
     "One prepared set, opened when it is first used; function: index -> picture"
     def __init__(self,
         path, # a zip, or the pattern of shards
-    ):        self.path = path
+        count: int = None, # images that it must have; None: any number
+    ):        self.path, self.count = path, count
 
     @cached_property
-    def source(self): "Its pictures"; return open_source(self.path)
+    def source(self):
+        "Its pictures"
+        src = open_source(self.path)
+        if self.count in (None, len(src.keys)): return src
+        raise ValueError(f'{self.path} has {len(src.keys):,} images; sets.json beside it says {self.count:,}: put the '
+                         f'right file there, or prepare the set again in a new folder')
     def __call__(self, i): return self.source.picture(i)
 
 # %% ../../nbs/6_images/67_sets.ipynb #c999aa52
@@ -290,18 +313,10 @@ def stored_sets(
     "Resolution -> `StoredSet`, for all that are complete"
     if split not in notes:
         raise ValueError(f'split {split} was asked for; {folder} has {", ".join(sorted(notes))}: name one of these')
-    note = notes[split]; _check_note(note, folder)
+    note = notes[split]
     if not note['complete']:
         raise ValueError(f'the {split} set of {folder} is not finished: repeat the command that prepares it')
-    return {r: StoredSet(set_path(folder, split, note, r)) for r in note['complete']}
-
-# %% ../../nbs/6_images/67_sets.ipynb #c0d1c005
-def _check_note(note, folder):
-    "Raise a `ValueError` unless this is what `prepare` notes of a split"
-    good = isinstance(note, dict) and isinstance(note.get('complete'), list) and all(
-        type(r) is int for r in note['complete'])
-    if not good or not {'shards', 'class_names', 'class_index'} <= set(note):
-        raise ValueError(f'sets.json of {folder} is damaged; prepare the set again in a new folder')
+    return {r: StoredSet(set_path(folder, split, note, r), note.get('images')) for r in note['complete']}
 
 # %% ../../nbs/6_images/67_sets.ipynb #e92342d4
 def stored_arrays(

@@ -132,20 +132,21 @@ def prepared(
     files: Files, # all files
     table: dict,  # content of dataset.json, or {}
 ):
-    """`(classes, class_names, class_index)` as `prepare` wrote them, in dataset.json or in sets.json beside shards; or
-    None"""
-    path = Path(str(files.path))
+    """`(classes, class_names, class_index)` as `prepare` wrote them, and the file that has them: dataset.json, or
+    sets.json beside shards; or None"""
+    path, where = Path(str(files.path)), f'dataset.json of {files.path}'
     if files.shards and '{' in path.name and (path.parent / 'sets.json').exists():
-        try: table = json.loads((path.parent / 'sets.json').read_text())[path.name.split('-')[0]]
+        where = path.parent / 'sets.json'
+        try: table = json.loads(where.read_text())[path.name.split('-')[0]]
         except (ValueError, LookupError, TypeError, RecursionError): table = {}
     made = [table.get(k) for k in ('classes', 'class_names', 'class_index')] if isinstance(table, dict) else [None] * 3
-    return (made[0] or made[1], *made[1:]) if isinstance(made[1], list) else None
+    return ((made[0] or made[1], *made[1:]), where) if isinstance(made[1], list) else None
 
 # %% ../../nbs/6_images/65_sources.ipynb #289cc04e
 def check_prepared(
-    made: tuple,  # from `prepared`
+    made: tuple,  # classes, class_names and class_index, from `prepared`
     labels: list, # the numbers that images have
-    path,         # for the message
+    where,        # the file that has them, for the message
 ):
     "Raise a `ValueError` unless these fit each other"
     classes, names, numbers = made
@@ -153,8 +154,8 @@ def check_prepared(
     whole = whole and all(isinstance(c, str) for c in (*classes, *names))
     numbered = all(type(i) is int for i in (*(numbers or []), *labels)) and max(labels, default=-1) < len(names)
     if not whole or not numbered:
-        raise ValueError(f'dataset.json of {path} has classes, class_names and class_index that do not fit each other, '
-                         'or its labels; it is damaged: use another copy')
+        raise ValueError(f'{where} has classes, class_names and class_index that do not fit each other, or the labels; '
+                         'it is damaged: use another copy, or prepare the set again')
 
 # %% ../../nbs/6_images/65_sources.ipynb #a92d6a7c
 def number(
@@ -165,9 +166,10 @@ def number(
     table: dict,  # content of dataset.json, or {}
 ):
     "Classes, their readable names, their ImageNet indices or None, and the number of each image's class or -1"
-    if made := prepared(files, table):
+    if told := prepared(files, table):
+        made, where = told
         found = [0 if len(made[1]) == 1 and c is None else c for c in found]
-        check_prepared(made, [c for c in found if c is not None], files.path)
+        check_prepared(made, [c for c in found if c is not None], where)
         labels = [-1 if c is None else c for c in found]
     else:
         classes, labels = number_classes(found)

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 import sgxl
 from ..common.commands import Ranks
-from ..common.files import save_tensors, write_atomically
+from ..common.files import CannotWrite, save_tensors, write_atomically, write_text
 from ..images import ImageData, Pictures, StoredSet
 from . import Moments
 from .extractors import Extractor
@@ -65,7 +65,6 @@ def write_entry(
     tensors = {
         k: v.cpu().contiguous() for k, v in (value.state() if isinstance(value, Moments) else dict(rows=value)).items()
     }
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda p: save_tensors(tensors, p, sha256=_sum_of(tensors)))
 
 # %% ../../nbs/4_scores/45_cache.ipynb #74fbffe4
@@ -81,6 +80,20 @@ def read_entry(
             return tensors['rows'] if 'rows' in tensors else Moments.from_state(tensors)
     except (SafetensorError, OSError, KeyError): pass
     report(f'{Path(path).name} in the cache is damaged; it is computed anew')
+
+# %% ../../nbs/4_scores/45_cache.ipynb #37ca1002
+def _try(folder):
+    "Raise a `ValueError` if entries cannot be written to this folder"
+    probe = Path(folder, '.try')
+    try: write_text(probe, ''); probe.unlink(missing_ok=True)
+    except OSError as e:
+        raise ValueError(f'{folder} was given as --cache; it cannot be written to ({(e.__cause__ or e).strerror}): '
+                         f'choose another, or none') from e
+
+def _keep(path, value):
+    "Write an entry; if that cannot be, say so and go on"
+    try: write_entry(path, value)
+    except CannotWrite as e: print(f'statistics are not kept: {e}')
 
 # %% ../../nbs/4_scores/45_cache.ipynb #a0b1dc2a
 def known_or_collected(
@@ -98,7 +111,8 @@ def known_or_collected(
         paths = {w: Path(folder) / f'{cache_key(source, extractor, w, keep)}.safetensors' for w in sorted(wants)}
         found = {w: v for w, p in paths.items() if (v := read_entry(p)) is not None}
     missing = [w for w in sorted(wants) if not agree(float(w in found), ranks)]
+    if missing and folder is not None and ranks.rank == 0: _try(folder)
     if missing: found |= collect(extractor, source, missing, keep=keep, ranks=ranks, **kwargs)
     if folder is not None and ranks.rank == 0:
-        for w in missing: write_entry(paths[w], found[w])
+        for w in missing: _keep(paths[w], found[w])
     return found

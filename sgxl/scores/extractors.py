@@ -78,7 +78,7 @@ class Timm(Extractor):
 
     def look(self,
         images: torch.Tensor, # 0 … 255, (N, 3, H, W), as large as the network wants them
-        kinds,                # any of 'pool', 'logits' and, where there is one, 'spatial'
+        kinds,                # any of 'pool' and 'logits'
     ):
         "The features of each kind, (N, D)"
         x = images / 127.5 - 1
@@ -125,7 +125,7 @@ class Inception(Extractor):
 @patch
 def look(self: Inception,
     images: torch.Tensor, # 0 … 255, (N, 3, H, W), as large as the network wants them
-    kinds,                # any of 'pool', 'logits' and, where there is one, 'spatial'
+    kinds,                # any of 'pool', 'logits' and 'spatial'
 ):
     "The features of each kind, (N, D)"
     pool, logits = self.net(images)

@@ -25,11 +25,11 @@ from .extractors import Extractor, Timm
 # %% ../../nbs/4_scores/44_metrics.ipynb #1290e4e7
 def cut(
     count: int, # images
-    batch: int, # at a time
+    batch: int, # at a time, on a GPU
     device,     # where they are worked on
 ):
     "Positions in batches, a list of tensors"
-    return torch.arange(count).split(min(batch, 16) if torch.device(device).type == 'cpu' else batch)
+    return torch.arange(count).split(16 if torch.device(device).type == 'cpu' else batch)
 
 # %% ../../nbs/4_scores/44_metrics.ipynb #0044f1ec
 def workers(

@@ -155,9 +155,10 @@ def path_length(
     z: torch.Tensor, # noise of start and end, (2, N, z_dim)
     c: torch.Tensor | None = None, # classes, (N,)
     epsilon: float = 1e-4, # length of the step, as a share of the way
+    truncation_psi: float = 1., # 1: no truncation
 ):
     "Perceptual path length at the start of each walk, `(N,)`"
-    w0, w1 = (G.mapping(e, c) for e in z)
+    w0, w1 = (G.mapping(e, c, truncation_psi) for e in z)
     a, b = (G.synthesis(w) for w in (w0, w0.lerp(w1, epsilon)))
     if a.shape[-1] > 256: a, b = (F.interpolate(x, (256, 256), mode='area') for x in (a, b))
     return distance(a, b) / epsilon ** 2

@@ -149,7 +149,8 @@ def plot_rows(
         cases = list(dict.fromkeys(r['case'] for r in mine))
         for name in dict.fromkeys(r['backend'] for r in mine):
             x, y = zip(*((cases.index(r['case']), r['median_ms']) for r in mine if r['backend'] == name))
-            ax.semilogy(x, y, 'o', ms=4, label=name)
+            look = dict(mfc='none', ms=8) if name == 'reference' else dict(ms=4)      # seen behind another
+            ax.semilogy(x, y, 'o', label=name, **look)
         ax.semilogy(range(len(cases)), [next(r['limit_ms'] for r in mine if r['case'] == c) for c in cases], 'k_',
                     label='limit')
         ax.set(title=' '.join(panel), ylabel='milliseconds')

@@ -31,7 +31,7 @@ class RunState:
     micro: int = 0        # images a rank handles at once; 0: not chosen yet
     bad: int = 0          # steps in a row that were not finite
     skipped: int = 0      # steps without effect since the last evaluation
-    retries: int = 0      # times that the run went back to the present checkpoint
+    retries: int = 0      # times that the run went back since the last evaluation
     trouble: str = ''     # error message of the first of the bad steps
     log: list = field(default_factory=list)  # a dict for each evaluation
     kept: dict = field(default_factory=lambda: dict(best=None, ends=[])) # checkpoints to keep, by images

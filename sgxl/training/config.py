@@ -117,8 +117,8 @@ class TrainConfig:
     tf32: bool = False           # on a GPU: multiply in TF32, faster and coarser than fp32
     device: str = ''             # 'cpu', 'cuda' or 'cuda:1'; empty: a GPU where there is one
     workers: int = 0             # threads that decode images; 0: one for each core, up to 16
-    # processes of this machine that share the batch; 0: one for each GPU, or without GPUs one for each core, as far as
-    # the batch can be divided
+    # processes of this machine that share the batch; 0: one for each GPU, or without GPUs one for each core, up to 8,
+    # as far as the batch can be divided
     processes: int = 0
     timeout: float = 30.         # under torchrun: minutes after which a silent process is taken for lost
     override: bool = False       # go on with a run although settings have changed, as far as its checkpoint fits them
@@ -139,10 +139,10 @@ TrainConfig.groups = {k: v.split() for k, v in {
 
 # %% ../../nbs/7_runs/70_config.ipynb #ab79fa50
 PRESETS = dict(
-    digits=dict(stages='16,32', kimg='8,4', batch='16', w_dim=128, channel_max=32, ccm='32,32,32,32', head_width=32,
+    digits=dict(kimg='8,4', batch='16', w_dim=128, channel_max=32, ccm='32,32,32,32', head_width=32,
                 g_lr='1500:0.005,4000:0.0015', d_lr='0.005', augment='', blur_sigma=1., blur_kimg=.6, path_weight=8.,
                 path_kimg=200., guidance=1., guidance_from=32, classifier='own', ema_kimg=5., ema_rampup=.1, tick=2.,
-                fid_images=500, pr_images=500, bn_group=8, patience='4', precision='fp32', csm='residual'),
+                fid_images=500, pr_images=500, patience='4', precision='fp32', csm='residual'),
     tiny=dict(stages='16,32,64', kimg='2000,1000,1000', batch='64', channel_base=16384, channel_max=256, tick=50.,
               fid_images=10_000, patience='400,300,200',
               features='tf_efficientnet_lite0,deit_base_distilled_patch16_224',
@@ -153,7 +153,7 @@ PRESETS = dict(
 
 # %% ../../nbs/7_runs/70_config.ipynb #8a31ad0e
 PRESETS |= dict(
-    cifar10=dict(stages='16,32', batch='512', channel_base=32768, channel_max=512, guidance=0., tick=100.,
+    cifar10=dict(batch='512', channel_base=32768, channel_max=512, guidance=0., tick=100.,
                  features='tf_efficientnet_lite0,deit_base_distilled_patch16_224', data=''),
     ffhq=dict(stages='16,32,64,128,256,512,1024', unconditional=True, guidance=0.,
               features='tf_efficientnet_lite0,deit_base_distilled_patch16_224', data=''),

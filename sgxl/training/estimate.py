@@ -516,7 +516,8 @@ def costs(
         if e.memory(micro) > have: short.append(f'{s.resolution}²')
     return '\n'.join(rows) + (
         f'\nnot enough memory for {", ".join(short)}' * bool(short) +
-        f'\nmicro-batches are the largest for {three(have / 2**30)} GiB a process, which are free here' *
+        f'\nmicro-batches are the largest that divide the batch and fit into the {three(have / 2**30)} GiB a process '
+        'that are free here' *
         (not cfg.micro and have < float('inf')) +
         f'\nestimated on {device} with {world} process{"es" if world > 1 else ""}: operations are counted, speed and '
         'judges tried for a moment; memory is one process\'s; percentages are of a step\'s time')

@@ -148,7 +148,8 @@ def use_heads(
         raise ValueError(
             f'the published discriminator has {give.get(wrong[0], "nothing")} at {wrong[0]}, and these settings '
             f'{have.get(wrong[0], "nothing")}; '
-            'use --rule released, --csm conv1x1, and the two published feature networks')
+            'use the --features, --csm, --ccm and --head-width that it was made with: for a published one the two '
+            'networks of --preset imagenet, conv1x1, 64,128,256,512 and 512')
     D.load_state_dict(tensors)
 
 # %% ../../nbs/7_runs/73_judges.ipynb #7a73d113

@@ -240,13 +240,15 @@ def machine(
     ranks: Ranks,         # all of them
     device: torch.device, # this one's
     micro: int = 0,       # images that a rank handles at once in the present stage; 0: its whole share
+    batch: int = 0,       # of the present stage, over all ranks; 0: of the first
 ):
     "What a run computes with, in words"
     one, many = ('GPU', 'GPUs') if device.type == 'cuda' else ('process', 'processes')
     where = f' ({torch.cuda.get_device_name(device)})' if device.type == 'cuda' else ' on the CPU'
     shares = ', '.join(dict.fromkeys(str(s.batch // ranks.world) for s in cfg.schedule()))
     dtype = str(maps_dtype(cfg.precision, device)).replace('torch.float', 'fp').replace('torch.bfloat', 'bf')
-    few = f' in micro-batches of {micro}' if 0 < micro < min(s.batch for s in cfg.schedule()) // ranks.world else ''
+    share = (batch or cfg.schedule()[0].batch) // ranks.world
+    few = f' in micro-batches of {micro}' if 0 < micro < share else ''
     return f'{ranks.world} {many if ranks.world > 1 else one}{where}, {shares} images each{few}, {dtype}'
 
 # %% ../../nbs/7_runs/74_processes.ipynb #e3770a91

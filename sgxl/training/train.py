@@ -247,7 +247,7 @@ def announce(
     run: Run, # with its networks and optimisers
 ):
     "Say what the run is, and write down its settings and data"
-    run.report(machine(run.cfg, run.ranks, run.device, run.state.micro))
+    run.report(machine(run.cfg, run.ranks, run.device, run.state.micro, run.stage.batch))
     path = run.out / 'config.json'
     for k, (old, new) in (refuse_changes(run.cfg, run.out) if path.exists() else {}).items():
         run.report(f'--{k.replace("_", "-")} is now {new}; it was {old}')

@@ -17,7 +17,7 @@ from .step import NotFinite, OutOfMemory
 class Guard:
     "Takes a run's steps and handles those that fail; what it counts is in the run's `state`, a `RunState`"
     def __init__(self,
-        run, # what has `attempt`, `resume`, `settle`, `restart`, and the state, settings, ranks and device they work on
+        run, # what has `attempt`, `resume`, `settle`, `restart` and `save`, and the state, settings, ranks and device
     ):
         self.run = run
 
@@ -61,7 +61,7 @@ def shrink(self: Guard):
 # %% ../../nbs/7_runs/77_trouble.ipynb #5a0c15ef
 @patch
 def roll_back(self: Guard):
-    "Back to the last checkpoint, or to the beginning; the third time for the same one, a `ValueError` with a diagnosis"
+    "Back to the last checkpoint, or the beginning; the third time since an evaluation, a `ValueError` with a diagnosis"
     before, tries = self.run.state, self.run.state.retries + 1
     if tries > 2: raise ValueError(self.diagnosis())
     self.run.settle(); self.run.ranks.wait()
@@ -71,6 +71,7 @@ def roll_back(self: Guard):
         f'three steps in a row were not finite ({before.trouble}); at {before.images} images, back to '
         f'{self.run.state.images}'
         + (' with other noise' if tries == 2 else ''))
+    self.run.ranks.wait(); self.run.save()                      # when all have read the checkpoint it is written anew
 
 # %% ../../nbs/7_runs/77_trouble.ipynb #7a77d105
 @patch
