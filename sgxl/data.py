@@ -67,10 +67,12 @@ def _make(source, dest, sides, shards, superres, device, workers, skip_bad, labe
 # %% ../nbs/9_doors/91_data.ipynb #21bbe6b0
 def _last_words(dest, sides, made, bad, src, seconds):
     "Print what was left out, and what there is now"
-    if bad: print(f'{len(bad)} files were left out; they are listed in {Path(dest, "bad-files.txt")}')
+    files = lambda n, one, more: f'{n} file {one}' if n == 1 else f'{n} files {more}'
+    if bad: print(f'{files(len(bad), "was left out; it is", "were left out; they are")} listed in '
+                  f'{Path(dest, "bad-files.txt")}')
     if src.others:
-        print(f'{len(src.others)} files are no images and were not read: {", ".join(src.others[:3])}' + ', …' *
-              (len(src.others) > 3))
+        print(f'{files(len(src.others), "is no image and was", "are no images and were")} not read: '
+              f'{", ".join(src.others[:3])}' + ', …' * (len(src.others) > 3))
     counts = ' + '.join(f'{n:,} {s}' for s, n in made.items())
     of = f'of {len(src.classes)} classes' if len(src.classes) > 1 else 'without classes'
     print(f'{counts} images {of} at {", ".join(f"{r}²" for r in sides)} are in {dest} '

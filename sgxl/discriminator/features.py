@@ -114,7 +114,7 @@ class FeatureNetwork(nn.Module):
         native = (getattr(getattr(net, 'patch_embed', None), 'img_size', None) or config.get('input_size') or [224])[-1]
         self.name, self.net, self.num_classes = name, net, net.num_classes
         self.kind, self.taps, self.channels, self.strides, self.num_features = vars(taps).values()
-        self.size, self.native = size or native, native
+        self.size, self.native = native if size is None else size, native
         self.exact = taps.kind == 'vit' or bool(config.get('fixed_input_size'))
         self.mean, self.std = (triple(config.get(k, 0.5)) for k in ('mean', 'std'))
         for k, v in zip(('scale', 'shift'), scale_and_shift(self.mean, self.std)):
@@ -132,8 +132,8 @@ def _resize(self: FeatureNetwork):
     cell = self.strides[2] if self.kind == 'vit' else 1
     if not isinstance(self.size, int) or self.size < 1 or self.size % cell:
         raise ValueError(
-            f"{self.name} cannot take images of size {self.size!r}; expected a whole number of pixels, a multiple "
-            f"of {cell}"
+            f"{self.name} cannot take images of size {self.size!r}; expected a whole number of pixels" +
+            f", a multiple of {cell}" * (cell > 1)
         )
     if self.exact: self.net.set_input_size(img_size=(self.size, self.size))
 

@@ -102,10 +102,10 @@ def check_labels(
     labels,               # what is offered as their classes
 ):
     "Raise a `ValueError` that says why these are no classes of these images"
-    if labels.shape != images.shape[:1] or labels.is_floating_point():
+    if labels.shape != images.shape[:1] or labels.dtype != torch.int64:
         raise ValueError(
             f'labels of shape {tuple(labels.shape)} and type {labels.dtype} were given for {len(images)} images; '
-            'expected one integer for each')
+            'expected one of int64 for each')
     if labels.min() < 0: raise ValueError(f'label {labels.min()} was given; expected classes from 0 on')
     if len(labels.unique()) < 2:
         raise ValueError('labels of one class were given; expected at least two, or None for images without classes')
@@ -194,8 +194,9 @@ def pretrain(
 ):
     """Train a small network on the data: `(weights, accuracy on the held-out tenth)`; without classes, the share of its
     variance that is kept"""
+    if name not in STEPS: raise ValueError(f'network {name} was to be trained; expected {" or ".join(STEPS)}')
     check_images(images, labels)
-    steps = STEPS.get(name, 500) if steps is None else steps
+    steps = STEPS[name] if steps is None else steps
     if steps < 1: raise ValueError(f'{steps} steps were given; expected at least 1')
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

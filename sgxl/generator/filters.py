@@ -83,7 +83,7 @@ def smallest_rate(
     stopband: float,  # minimum acceptable stopband, cycles per image width
     resolution: int,  # of the image
 ) -> int:  # samples per image width
-    "The smallest power of two that is twice the stopband, or the resolution if that is less."
+    "The smallest power of two that is at least twice the stopband; not more than the resolution."
     return 2**math.ceil(math.log2(min(2 * stopband, resolution)) - 1e-9)  # 2·8.000000001 still fits a grid of 16
 
 # %% ../../nbs/1_generator/11_filters.ipynb #c467880c

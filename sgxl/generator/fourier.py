@@ -145,7 +145,7 @@ def forward(
     w: torch.Tensor,  # (N, w_dim)
     size: int | None = None,  # samples along each side; more than the layer's own extrapolates
 ) -> torch.Tensor:  # (N, C, size, size)
-    "The mixed waves, channels first; in memory last on a CPU, whose convolutions are faster so."
+    "The mixed waves as (N, C, H, W); on a CPU in channels-last memory format, in which its convolutions are faster."
     x = self.waves(w, size) @ (self.weight.T / math.sqrt(len(self.weight)))           # (N, size, size, C)
     x = x.permute(0, 3, 1, 2)
     return x if x.device.type == 'cpu' else x.contiguous()

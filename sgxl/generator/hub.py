@@ -50,7 +50,7 @@ def _settings(path):
     try: settings = json.loads(Path(path).with_name('config.json').read_text(encoding='utf-8'))
     except (OSError, ValueError): return {}
     if 'preset' not in settings: return {}
-    return {k: re.sub(r'[^\s,=]*[/\\\\]', '', v) if isinstance(v, str) else v
+    return {k: re.sub(r'(?:^|(?<=[,=]))[^,=]*[/\\]', '', v) if isinstance(v, str) else v
             for k, v in settings.items() if k not in ('out', 'dry_run', 'override')}
 
 # %% ../../nbs/3_training/39_hub.ipynb #39b0000e
@@ -122,8 +122,8 @@ def _said(repo, doing, advice):
     "Any error of the library becomes a `ValueError` of one sentence"
     try: yield
     except Exception as e:
-        why = ' '.join(str(e).split('For more information')[0].split('\n\n')[-1].split('. ')[0].split())
-        why = why[:200] or type(e).__name__
+        why = ' '.join(str(e).split('For more information')[0].split('\n\n')[-1].split()).split('. ')[0]
+        why = (why if len(why) <= 200 else f'{why[:200]} …') or type(e).__name__
         raise ValueError(f'{repo} cannot be {doing} at {HfApi().endpoint} ({why}); {advice}') from e
 
 # %% ../../nbs/3_training/39_hub.ipynb #39b0001b

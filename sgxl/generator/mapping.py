@@ -69,17 +69,18 @@ def check(self: Mapping,
     if z.ndim != 2 or z.shape[1] != self.z_dim:
         raise ValueError(f'noise of shape {tuple(z.shape)} was given; expected (N, {self.z_dim})')
     if not self.c_dim:
-        if c is not None and c.ndim == 1 and c.numel() and c.any():
+        if c is not None and c.any():
             raise ValueError('a class was asked of a model that has none; leave the class out (None)')
         return torch.zeros(len(z), dtype=torch.long, device=z.device)
     if c is None:
         raise ValueError(
             f'no class was given; this model has {self.c_dim}: give labels (N,) or one-hot rows (N, {self.c_dim})')
-    if len(c) != len(z) or c.ndim > 2 or (c.ndim == 2 and c.shape[1] != self.c_dim):
+    if c.ndim not in (1, 2) or len(c) != len(z) or (c.ndim == 2 and c.shape[1] != self.c_dim):
         raise ValueError(f'classes of shape {tuple(c.shape)} were given for {len(z)} rows of noise; '
                          f'expected ({len(z)},) or ({len(z)}, {self.c_dim})')
     if c.ndim == 1:
         if c.is_floating_point(): raise ValueError('labels were given as floating-point numbers; expected integers')
+        c = c.long()                                                         # a table takes uint8 for a mask
         if not trusted and c.numel() and (c.min() < 0 or c.max() >= self.c_dim):
             raise ValueError(f'classes {c.min()} … {c.max()} were given; this model has 0 … {self.c_dim - 1}')
     return c
@@ -169,6 +170,7 @@ def set_embedding(self: Mapping,
     table: torch.Tensor, # pretrained embeddings, (c_dim, embed_dim)
 ):
     "Start from pretrained class embeddings; they stay trainable"
+    if not self.c_dim: raise ValueError('embeddings were given to a model without classes; give none')
     if tuple(table.shape) != tuple(self.embed.weight.shape):
         raise ValueError(f'embeddings of shape {tuple(table.shape)} were given; '
                          f'this model has {tuple(self.embed.weight.shape)} (classes, width)')

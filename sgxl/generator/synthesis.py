@@ -130,8 +130,9 @@ class Synthesis(nn.Module):
         layers: str = 'stylegan3-t', # a key of `LAYERS`
     ):
         super().__init__()
-        if layers not in LAYERS:
-            raise ValueError(f'layers of kind {layers} were asked for; expected one of {", ".join(LAYERS)}')
+        known = [name for name, kind in LAYERS.items() if kind.alias_free]
+        if layers not in known:
+            raise ValueError(f'layers of kind {layers} were asked for; expected one of {", ".join(known)}')
         self.w_dim, self.specs, self.frozen = w_dim, specs, 0
         first = specs[0]
         self.input = FourierInput(w_dim, first.channels, first.size, first.sampling_rate, first.cutoff)
@@ -154,10 +155,11 @@ def forward(self: Synthesis,
     for i, (layer, spec) in enumerate(zip(self.layers, self.specs, strict=True)):
         still, x = i < self.frozen, x.to(self.precision(spec, dtype) or ws.dtype)
         if recompute_from and spec.sampling_rate >= recompute_from and torch.is_grad_enabled() and not still:
-            if collect: layer.gather(x)
+            if collect and layer.weight.requires_grad: layer.gather(x)
             x = checkpoint(layer, x, ws[:, i + 1], False, backend, use_reentrant=False)
             continue
-        with torch.no_grad() if still else nullcontext(): x = layer(x, ws[:, i + 1], collect and not still, backend)
+        gathers = collect and layer.weight.requires_grad
+        with torch.no_grad() if still else nullcontext(): x = layer(x, ws[:, i + 1], gathers, backend)
     return x * OUTPUT_SCALE
 
 # %% ../../nbs/1_generator/13_synthesis.ipynb #71e798c4

@@ -436,8 +436,8 @@ def keep_best(self: Run,
     "Write the stage's best averaged generator"
     if self.ranks.rank: return
     G = Generator(**self.gan.ema.config); G.load_state_dict(self.best)
-    save_generator(G, self.out / name, class_names=self.class_names, images=self.state.images, data=self.data.name,
-                   **{f'fid[{self.judge.name}]': self.growth.plateau.best})
+    save_generator(G, self.out / name, class_names=self.class_names, images=self.state.kept['best'],
+                   data=self.data.name, **{f'fid[{self.judge.name}]': self.growth.plateau.best})
 
 # %% ../../nbs/3_training/35_run.ipynb #777b2798
 @patch

@@ -49,7 +49,7 @@ class Draws:
 # %% ../../nbs/3_training/33_step.ipynb #eac82ec0
 def draw_step(
     seed: int,            # the run's seed
-    images_seen: int,     # images seen before this step
+    images_seen: int | str, # images seen before this step; or a text, for draws that are no step's
     batch: int,           # images in the step, over all ranks
     z_dim: int,           # width of the noise
     labels: torch.Tensor, # labels of the data set: classes are drawn with its frequencies
