@@ -217,6 +217,9 @@ def for_classes(self: Generator,
     generator: torch.Generator,   # source of the noise for the class means of w
 ):
     "This generator for other classes: mapping and synthesis taken over, embedding and class means new"
+    if bool(c_dim) != (embedding is not None):
+        raise ValueError(f'{c_dim} classes and {"no " if embedding is None else ""}embeddings were given; classes need '
+                         'embeddings, and a model without classes none')
     width = self.config['embed_dim'] if embedding is None else embedding.shape[1]
     G = Generator(**{**self.config, 'c_dim': c_dim, 'embed_dim': width})
     G.synthesis.load_state_dict(self.synthesis.state_dict())
